@@ -165,7 +165,7 @@ def free_port() -> int:
 class Exchange:
     """One request to a faulty server, and the means to answer it badly; `number` counts from 1.
 
-    `target` is its path with the query.
+    `target` is its path with the query; `body` is empty where the request is not JSON, whose bytes are `raw`.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class Exchange:
         self.target = target
         self.headers = headers
         self.body = body
+        self.raw = b""
         self.reader = reader
         self.writer = writer
 
@@ -269,10 +270,11 @@ class FaultyServer:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        exchange = Exchange(
-            len(self.requests) + 1, head[0].split(" ")[1], headers, json.loads(body or b"{}"), reader, writer
-        )
+        raw = await reader.readexactly(int(headers.get("content-length", 0)))
+        is_json = headers.get("content-type", "application/json").startswith("application/json")
+        body = json.loads(raw or b"{}") if is_json else {}
+        exchange = Exchange(len(self.requests) + 1, head[0].split(" ")[1], headers, body, reader, writer)
+        exchange.raw = raw
         self.requests.append(exchange)
         self.asked.set()
         behaviour = asyncio.ensure_future(self._behaviour(exchange))

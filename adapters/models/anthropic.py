@@ -175,12 +175,6 @@ class AnthropicReader:
         self._ended: set[int] = set()
 
     def read(self, data: Any, name: str) -> Chunk:
-        try:
-            return self._read(data)
-        except (AttributeError, KeyError, TypeError):
-            raise ValueError("an event has an unknown shape.") from None
-
-    def _read(self, data: Any) -> Chunk:
         match data["type"]:
             case "message_start":
                 message = data["message"]

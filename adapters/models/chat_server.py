@@ -26,6 +26,9 @@ from handlers.ports.outages import Outages
 AFTERWARDS_S = 0.5
 """Time for a server to count its tokens, or to end the connection, after the end of its answer, in seconds."""
 
+STRANGE = (AttributeError, IndexError, KeyError, OverflowError, TypeError)
+"""Errors of a reader that meets an answer of another structure."""
+
 END: Any = object()
 """The end of a stream."""
 
@@ -41,7 +44,10 @@ class Reader(Protocol):
     """Reads one answer of a kind of server."""
 
     def read(self, data: Any, name: str) -> Chunk:
-        """The part of the answer in an event of this name. Raises: ServerError; ValueError for another structure."""
+        """The part of the answer in an event of this name.
+
+        Raises: ServerError; for another structure ValueError, or one of `STRANGE`.
+        """
         ...
 
     def state(self, calls: Sequence[ToolCall], extra: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -135,7 +141,7 @@ class ChatServer:
             raise Fault("bad_request", f"The model's parameters may not set {', '.join(taken)}.").error
         if fault := self._wire.refusal(request):
             raise fault.error
-        sent = self._wire.sent(request)
+        sent = Sent({})
 
         def attempt(deadline: float) -> AsyncGenerator[Delta]:
             nonlocal sent
@@ -254,7 +260,10 @@ class _Answer:
         data = json.loads(event.data)
         if error := error_in(data, event.name):
             raise ServerError(error)
-        chunk, last = self._reader.read(data, event.name), self._last
+        try:
+            chunk, last = self._reader.read(data, event.name), self._last
+        except STRANGE:
+            raise ValueError("a part of the answer has an unknown structure.") from None
         if self.done:
             chunk = chunk._replace(text="", reasoning="", calls=(), logprobs=())
         self.done = self.done or chunk.done
@@ -272,6 +281,8 @@ class _Answer:
         self._alive = self._alive or alive
         text, reasoning = self._splitter.feed(self._said(chunk.text))
         unsaid, self._splitter.unsaid = self._splitter.unsaid, False
+        if unsaid:
+            reasoning = self._salvage.restart() + reasoning
         new = Delta(self._salvage.feed(text), reasoning=self._reasoned(chunk.reasoning) + reasoning, unsaid=unsaid)
         self._note(new)
         return new if new.text or new.reasoning or unsaid else None, alive
@@ -293,12 +304,19 @@ class _Answer:
             text=text + held,
             reasoning=self._reasoned.rest() + thought + reasoning,
             tool_calls=tuple(calls),
-            state=storable_json(self._reader.state(calls, self._calls.extra())),
+            state=self._state(calls),
             logprobs=self._logprobs or None,
         )
         self._note(rest)
         self._text = self._text or bool(calls)
         return rest
+
+    def _state(self, calls: Sequence[ToolCall]) -> dict[str, Any] | None:
+        """The state as it can be recorded; None for one of another structure."""
+        try:
+            return storable_json(self._reader.state(calls, self._calls.extra()))
+        except STRANGE:
+            return None
 
     async def flaw(self, at: ModelServer) -> Fault | None:
         """Why a whole answer must not be used: its reader finds a reason, or reasoning is all of it."""

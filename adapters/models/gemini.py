@@ -140,12 +140,6 @@ class GeminiReader:
         self._calls = 0
 
     def read(self, data: Any, name: str) -> Chunk:
-        try:
-            return self._read(data)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("a part of the answer has an unknown shape.") from None
-
-    def _read(self, data: Any) -> Chunk:
         candidates = data.get("candidates") or []
         blocked = (data.get("promptFeedback") or {}).get("blockReason")
         if blocked and not candidates:

@@ -1,4 +1,4 @@
-"""Kinds of servers of chat models, by the protocol that they speak."""
+"""Kinds of servers of models, by the protocol that they speak."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from adapters.models.anthropic import Anthropic
+from adapters.models.audio_api import SpeechApi, TranscriptionApi
 from adapters.models.chat_server import ChatServer
+from adapters.models.embedding_api import EmbeddingApi, GeminiEmbeddings, OllamaEmbeddings, OpenAIEmbeddings
 from adapters.models.gemini import Gemini
 from adapters.models.ollama import Ollama
 from adapters.models.openai_compatible import ChatCompletions
@@ -19,4 +21,22 @@ KINDS: dict[str, Callable[..., ChatServer]] = {
     "anthropic": partial(ChatServer, Anthropic),
     "gemini": partial(ChatServer, Gemini),
 }
-"""Each makes a client of (egress, tenant, base URL, key, patience, outages); the last three have defaults."""
+"""Clients of chat models. Each is made of (egress, tenant, base URL, key, patience, outages); the last three have
+defaults. So are the clients below."""
+
+EMBEDDERS: dict[str, Callable[..., EmbeddingApi]] = {
+    "openai": partial(EmbeddingApi, OpenAIEmbeddings),
+    "openai_responses": partial(EmbeddingApi, OpenAIEmbeddings),
+    "ollama": partial(EmbeddingApi, OllamaEmbeddings),
+    "gemini": partial(EmbeddingApi, GeminiEmbeddings),
+}
+"""Clients of embedding models; Anthropic has none."""
+
+TRANSCRIBERS: dict[str, Callable[..., TranscriptionApi]] = {
+    "openai": TranscriptionApi,
+    "openai_responses": TranscriptionApi,
+}
+"""Clients of models that turn speech into text."""
+
+SPEAKERS: dict[str, Callable[..., SpeechApi]] = {"openai": SpeechApi, "openai_responses": SpeechApi}
+"""Clients of models that turn text into speech."""

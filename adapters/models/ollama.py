@@ -122,12 +122,6 @@ class OllamaReader:
         self._counted: int | None = None
 
     def read(self, data: Any, name: str) -> Chunk:
-        try:
-            return self._read(data)
-        except (AttributeError, KeyError, TypeError):
-            raise ValueError("a line has an unknown shape.") from None
-
-    def _read(self, data: Any) -> Chunk:
         message, done = data.get("message") or {}, data.get("done") is True
         thinking = storable(message.get("thinking") or "")
         self._thinking += thinking

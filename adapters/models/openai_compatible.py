@@ -27,6 +27,11 @@ def azure_headers(base_url: str, key: str) -> dict[str, str]:
     return {"api-key": key} if key and is_azure else bearer(key)
 
 
+def deployed(base_url: str, model: str, path: str) -> str:
+    """The path of a request for a model, which is a deployment where the base URL has these."""
+    return f"/{model}{path}" if base_url.partition("?")[0].rstrip("/").endswith(DEPLOYMENTS) else path
+
+
 class ChatCompletions:
     """Fields that the server refuses (`stream_options`, `max_tokens`) are omitted then."""
 
@@ -35,7 +40,6 @@ class ChatCompletions:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._by_deployment = base_url.partition("?")[0].rstrip("/").endswith(DEPLOYMENTS)
         self._counts_usage = True
         self._limit = "max_tokens"
         self._short_ids = False
@@ -55,7 +59,7 @@ class ChatCompletions:
             "stream": True,
             **({"stream_options": {"include_usage": True}} if self._counts_usage else {}),
         }
-        return Sent(body, f"/{request.model}{self.PATH}" if self._by_deployment else None)
+        return Sent(body, deployed(self.base_url, request.model, self.PATH))
 
     def learns(self, sent: Sent, fault: Fault) -> bool:
         if fault.code not in ("bad_request", "server_error"):  # some servers answer 500 to it

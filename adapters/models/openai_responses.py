@@ -19,6 +19,9 @@ from handlers.ports.models import Attachment, ChatMessage, ChatRequest, ToolCall
 ENCRYPTED = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
+ABOUT_IT = re.compile("encrypted|include", re.IGNORECASE)
+"""Words of a server that refuses to send encrypted reasoning."""
+
 STATE = "reasoning"
 """The items of reasoning, which the server wants back before the calls that they led to."""
 
@@ -68,14 +71,9 @@ class Responses:
     def learns(self, sent: Sent, fault: Fault) -> bool:
         """True if the server or the model has no encrypted reasoning."""
         refused = fault.code in ("bad_request", "unsupported", "server_error")
-        if (
-            ENCRYPTED in sent.body.get("include", ())
-            and refused
-            and re.search("encrypted|include", fault.said, re.IGNORECASE)
-        ):
-            self._takes_encrypted = False
-            return True
-        return False
+        learns = refused and ENCRYPTED in sent.body.get("include", ()) and bool(ABOUT_IT.search(fault.said))
+        self._takes_encrypted = self._takes_encrypted and not learns
+        return learns
 
     def reader(self, request: ChatRequest, sent: Sent) -> ResponsesReader:
         return ResponsesReader()
@@ -113,12 +111,6 @@ class ResponsesReader:
         self._reasoning: list[dict[str, Any]] = []
 
     def read(self, data: Any, name: str) -> Chunk:
-        try:
-            return self._read(data)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("an event has an unknown shape.") from None
-
-    def _read(self, data: Any) -> Chunk:
         if data.get("object") == "response":  # an answer that is not streamed
             return self._whole(data)
         match data["type"]:

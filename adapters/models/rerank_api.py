@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import httpx2
@@ -14,10 +12,9 @@ import orjson
 
 from adapters.egress.client import Egress
 from adapters.models.chunk import name_of
-from adapters.models.faults import Fault, ServerError
-from adapters.models.server import Failed, ModelServer, Patience
+from adapters.models.faults import Fault
+from adapters.models.server import ModelServer, Patience
 from adapters.models.token_usage import read_by
-from adapters.models.withheld import withheld
 from handlers.ports.models import Reranking
 from handlers.ports.outages import Outages
 
@@ -59,13 +56,14 @@ class RerankApi:
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
         body: dict[str, Any] = {}
 
-        def attempt(deadline: float) -> AsyncGenerator[Reranking]:
+        def send() -> Awaitable[httpx2.Response]:
             nonlocal body
             body = self._body(model, query, texts)
-            return self._try(body, len(texts), deadline)
+            return self._at.post(body)
 
-        async with aclosing(self._at.tries(attempt, lambda fault: self._learns(body, fault))) as found:
-            return await anext(found)
+        return await self._at.ask(
+            send, lambda answer: read(answer, len(texts)), MOST_BYTES, lambda fault: self._learns(body, fault)
+        )
 
     def _body(self, model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
         if self._takes_texts:
@@ -77,39 +75,6 @@ class RerankApi:
         asks = "texts" not in body and fault.code == "bad_request" and re.search(r"missing field .?texts", fault.said)
         self._takes_texts = self._takes_texts or bool(asks)
         return bool(asks)
-
-    async def _try(self, body: dict[str, Any], count: int, deadline: float) -> AsyncGenerator[Reranking]:
-        """One request and its answer. Raises: Failed."""
-        now = asyncio.get_running_loop().time
-        response: httpx2.Response | None = None
-        call = await self._at.begin()
-        try:
-            async with asyncio.timeout_at(min(now() + self._patience.first_token, deadline)):
-                response = await self._at.post(body)
-                scores = read(withheld((await _whole(response)).decode(errors="replace"), self._at.key), count)
-            await call.answered()
-            yield scores
-            return
-        except TimeoutError:
-            reason = f"{self._at.address} did not answer within {self._patience.first_token:g} s."
-            fault = Fault("timeout", reason, outage=True)
-        except (ServerError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
-            fault = self._at.fault(error, answering=response is not None, begun=False)
-        finally:
-            if response is not None:
-                await response.aclose()
-        await call.failed(fault)
-        raise Failed(fault)
-
-
-async def _whole(response: httpx2.Response) -> bytes:
-    """Raises: ValueError when the answer is too large."""
-    body = bytearray()
-    async for part in response.aiter_bytes():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes.")
-    return bytes(body)
 
 
 def read(body: str, count: int) -> Reranking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +18,7 @@ from adapters.egress.client import Egress
 from adapters.models.circuit import Call, Circuit, LocalOutages
 from adapters.models.faults import Fault, ServerError, fault_of
 from adapters.models.limits import limits
+from adapters.models.withheld import withheld
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError
 from handlers.ports.outages import Outages
@@ -190,6 +191,50 @@ class ModelServer:
                 raise ServerError(_read(await response.aread()), response)
             finally:
                 await response.aclose()
+
+    async def ask(
+        self,
+        send: Callable[[], Awaitable[httpx2.Response]],
+        read: Callable[[str], T],
+        largest: int,
+        learns: Callable[[Fault], bool] = lambda fault: False,
+    ) -> T:
+        """An answer that comes as a whole, of at most `largest` bytes; `read` raises ValueError for another form.
+
+        Raises: ModelError.
+        """
+        async with aclosing(self.tries(lambda deadline: self._ask(send, read, largest, deadline), learns)) as found:
+            return await anext(found)
+
+    async def _ask(
+        self, send: Callable[[], Awaitable[httpx2.Response]], read: Callable[[str], T], largest: int, deadline: float
+    ) -> AsyncGenerator[T]:
+        """One request and its answer. Raises: Failed."""
+        response: httpx2.Response | None = None
+        call = await self.begin()
+        try:
+            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + self.patience.first_token, deadline)):
+                response = await send()
+                body = bytearray()
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > largest:
+                        raise ValueError(f"more than {largest:,} bytes.")
+            found = read(withheld(body.decode(errors="replace"), self.key))
+        except TimeoutError:
+            reason = f"{self.address} did not answer within {self.patience.first_token:g} s."
+            fault = Fault("timeout", reason, outage=True)
+        except (ServerError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
+            fault = self.fault(error, answering=response is not None, begun=False)
+        else:
+            await call.answered()
+            yield found
+            return
+        finally:
+            if response is not None:
+                await response.aclose()
+        await call.failed(fault)
+        raise Failed(fault)
 
     def fault(self, error: Exception, *, answering: bool, begun: bool) -> Fault:
         """The fault of an error. What an internal server says is neither shown nor logged: it may quote a prompt."""

@@ -113,7 +113,12 @@ class Salvage:
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._held = ""
+        self.restart()
+
+    def restart(self) -> str:
+        """Begin again with the next text; return what was held back, which was no part of the answer."""
         self._passes = not self._tools
+        return self._end()
 
     def feed(self, text: str) -> str:
         """The text that is certain to be no call."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from domain.chat.app import ModelSettings
+
+if TYPE_CHECKING:
+    from handlers.ports.documents import Vectors
 
 
 class Attachment(NamedTuple):
@@ -111,7 +114,7 @@ class Delta:
 class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
     `rate_limited`, `overloaded`, `unauthorized`, `payment_required`, `bad_request`, `unsupported`,
-    `context_length_exceeded`, `truncated`, `content_filter`, `empty_answer`, `not_found`, `too_large`,
+    `context_length_exceeded`, `truncated`, `content_filter`, `length`, `empty_answer`, `not_found`, `too_large`,
     `provider_unavailable`."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -210,6 +213,60 @@ class Rerankers(Protocol):
 
         Raises: ModelError `not_found` when the provider is not registered, or has no such model.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of texts, in their order. The other fields are as in `Delta`."""
+
+    vectors: Vectors
+    usage: ChatUsage | None = None
+    model: str | None = None
+
+
+class RemoteEmbedder(Protocol):
+    """Embedding models of a provider, which count tokens themselves."""
+
+    @property
+    def server(self) -> str: ...
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """A vector for every text; a text beyond the model's limit is an error, not cut. Raises: ModelError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """The text of a recording; `language` is the server's word for it. The other fields are as in `Delta`."""
+
+    text: str
+    language: str | None = None
+    duration_s: float | None = None
+    usage: ChatUsage | None = None
+
+
+class Transcriber(Protocol):
+    """Speech to text."""
+
+    @property
+    def server(self) -> str: ...
+
+    async def transcribe(
+        self, model: str, audio: bytes, media_type: str, *, language: str = "", prompt: str = ""
+    ) -> Transcription:
+        """`language` is an ISO 639-1 code, `prompt` has words that are likely to occur. Raises: ModelError."""
+        ...
+
+
+class Speaker(Protocol):
+    """Text to speech."""
+
+    @property
+    def server(self) -> str: ...
+
+    def speak(self, model: str, text: str, *, voice: str, format: str = "mp3") -> AsyncGenerator[bytes]:
+        """Yield the audio as it arrives. Retries passing errors as long as nothing has arrived. Raises: ModelError."""
         ...
 
 

@@ -90,7 +90,13 @@ class ExtractFilter:
         """The answer of the model. Raises: ModelError; ValueError when it is incomplete."""
         client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
-        request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
+        request = ChatRequest(
+            model["name"],
+            messages,
+            model["max_tokens"],
+            model["parameters"],
+            context_window=model["context_window"],
+        )
         origins = [{}, {"from": "query", "message_id": cause.id}]
         record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
         chat = self._calls.chat(cause, model["provider"], client, request, record, step="filter")

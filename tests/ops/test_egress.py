@@ -25,7 +25,9 @@ CLIENTS = {
 
 GUARDED = {
     "adapters/egress/client.py": {"httpcore2", "httpx2"},
+    "adapters/models/audio_api.py": {"httpx2"},
     "adapters/models/chat_server.py": {"httpx2"},
+    "adapters/models/embedding_api.py": {"httpx2"},
     "adapters/models/faults.py": {"httpx2"},
     "adapters/models/ollama.py": {"httpx2"},
     "adapters/models/rerank_api.py": {"httpx2"},

@@ -14,7 +14,7 @@ from adapters.models.server import Patience
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, FaultyServer, faulty_server
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(connect=2, first_token=1.0, between_tokens=0.8, total=5, pause=0.01, longest_pause=0.5)
+PATIENCE = Patience(first_token=10, between_tokens=10, total=30, pause=0.01, longest_pause=0.5)
 
 
 def event(data: Any, name: str = "") -> str:

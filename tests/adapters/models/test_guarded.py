@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from adapters.egress.client import MOST_BYTES, Egress
-from adapters.models.kinds import KINDS
+from adapters.models.kinds import EMBEDDERS, KINDS, SPEAKERS, TRANSCRIBERS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
@@ -26,8 +27,8 @@ PATIENCE = Patience(connect=2, first_token=5, between_tokens=5, total=20, pause=
 TOKEN = "INTERNAL-ADMIN-TOKEN-4711"
 
 
-async def chat(egress: Egress, url: str) -> ModelError:
-    model = KINDS["openai"](egress, "acme", url, "key-of-the-tenant", PATIENCE)
+async def chat(egress: Egress, url: str, kind: str = "openai") -> ModelError:
+    model = KINDS[kind](egress, "acme", url, "key-of-the-tenant", PATIENCE)
     try:
         with pytest.raises(ModelError) as caught:
             async for _ in model.stream(ChatRequest("tiny", [ChatMessage("user", "Well?")], 16, {})):
@@ -47,8 +48,42 @@ async def rerank(egress: Egress, url: str) -> ModelError:
     return caught.value
 
 
+async def embed(egress: Egress, url: str) -> ModelError:
+    api = EMBEDDERS["openai"](egress, "acme", url, "key-of-the-tenant", PATIENCE)
+    try:
+        with pytest.raises(ModelError) as caught:
+            await api.embed("tiny", ["One."])
+    finally:
+        await api.close()
+    return caught.value
+
+
+async def transcribe(egress: Egress, url: str) -> ModelError:
+    api = TRANSCRIBERS["openai"](egress, "acme", url, "key-of-the-tenant", PATIENCE)
+    try:
+        with pytest.raises(ModelError) as caught:
+            await api.transcribe("tiny", b"RIFF", "audio/wav")
+    finally:
+        await api.close()
+    return caught.value
+
+
+async def speak(egress: Egress, url: str) -> ModelError:
+    api = SPEAKERS["openai"](egress, "acme", url, "key-of-the-tenant", PATIENCE)
+    try:
+        with pytest.raises(ModelError) as caught:
+            async for _ in api.speak("tiny", "Well?", voice="alloy"):
+                pass
+    finally:
+        await api.close()
+    return caught.value
+
+
 Ask = Callable[[Egress, str], Awaitable[ModelError]]
-asks = pytest.mark.parametrize("ask", [chat, rerank])
+CHATS = [partial(chat, kind=kind) for kind in KINDS]
+asks = pytest.mark.parametrize(
+    "ask", [*CHATS, rerank, embed, transcribe, speak], ids=[*KINDS, "rerank", "embed", "transcribe", "speak"]
+)
 
 
 @pytest.fixture

@@ -6,16 +6,48 @@ import asyncio
 import base64
 import json
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from adapters.models import ollama
+from adapters.models.anthropic import Anthropic
+from adapters.models.chat_server import Sent, Wire, _Answer
 from adapters.models.circuit import LIMIT
+from adapters.models.faults import ServerError
+from adapters.models.gemini import Gemini
 from adapters.models.kinds import KINDS
+from adapters.models.openai_compatible import ChatCompletions
+from adapters.models.openai_responses import Responses
 from adapters.models.server import Patience
+from adapters.models.server_events import ServerEvent
 from handlers.ports.models import Attachment, ChatMessage, ChatModel, ChatRequest, Delta, ModelError, Tool, ToolCall
 from tests.adapters.models.dialects import DIALECTS, KEY, PATIENCE, Dialect, Ollama, model_of
 from tests.chat_servers import Behaviour, Exchange, hangs, talks_nonsense
+
+WIRES: dict[str, Callable[[str], Wire]] = {
+    "openai": ChatCompletions,
+    "openai_responses": Responses,
+    "ollama": ollama.Ollama,
+    "anthropic": Anthropic,
+    "gemini": Gemini,
+}
+FIELDS = (
+    "function",
+    "functionCall",
+    "thinking",
+    "content_block",
+    "response",
+    "output",
+    "usage",
+    "logprobs",
+    "thoughtSignature",
+)
 
 TIDE = Tool(
     "tide",
@@ -309,10 +341,13 @@ async def test_silence_ends_at_its_limit(dialect: Dialect) -> None:
         await exchange.send(dialect.opening() + dialect.say("Half "))
         await asyncio.Event().wait()
 
-    short = Patience(connect=2, first_token=0.2, between_tokens=0.2, total=5, pause=0.01)
-    for behaviour, text in ((hangs, ""), (falls_silent, "Half ")):
-        arrived, error, requests = await failure(dialect, behaviour, short)
-        assert (arrived, error.code, len(requests)) == (text, "timeout", 1)
+    for behaviour, text, patience in (
+        (hangs, "", Patience(first_token=0.3)),
+        (falls_silent, "Half ", Patience(first_token=10, between_tokens=0.3)),
+    ):
+        arrived, error, requests = await failure(dialect, behaviour, patience)
+        assert (arrived, error.code) == (text, "timeout")
+        assert len(requests) <= 1
 
 
 @each_dialect
@@ -323,7 +358,7 @@ async def test_an_answer_without_end_ends_at_the_deadline(dialect: Dialect) -> N
             await exchange.send(dialect.opening() + dialect.say("drop "))
             await asyncio.sleep(0.02)
 
-    arrived, error, _ = await failure(dialect, drips, Patience(total=0.3))
+    arrived, error, _ = await failure(dialect, drips, Patience(total=1))
     assert error.code == "timeout"
     assert arrived.startswith("drop drop ")
 
@@ -353,6 +388,28 @@ async def test_what_is_no_part_of_an_answer_does_no_harm(dialect: Dialect, odd: 
     for behaviour in (babbles, talks_nonsense):
         arrived, error, _ = await failure(dialect, behaviour)
         assert (arrived, error.code in ("server_error", "broken_off")) == ("", True)
+
+
+WORDS = ("type", "text", "content", "message", "delta", "index", "item", "parts", "candidates", "choices", "tool_calls")
+TYPES = ("content_block_start", "content_block_delta", "message_delta", "response.output_item.done", "text", "thinking")
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.sampled_from(TYPES) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(WORDS + FIELDS), inner, max_size=6),
+    max_leaves=12,
+)
+
+
+@each_dialect
+@settings(max_examples=60, deadline=None)
+@given(odd=st.lists(st.dictionaries(st.sampled_from(WORDS + FIELDS), ODD, max_size=6), max_size=4))
+def test_whatever_a_server_sends_is_an_answer_or_an_error(dialect: Dialect, odd: list[Any]) -> None:
+    found = _Answer(
+        "", request(), WIRES[dialect.kind]("http://host").reader(request(), Sent({"options": {"num_ctx": 1}}))
+    )
+    for data in odd:
+        with suppress(ServerError, ValueError):
+            found.take(ServerEvent("", json.dumps(data)))
+    assert orjson.dumps(found.rest().state) is not None
 
 
 @each_dialect

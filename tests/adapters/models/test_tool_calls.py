@@ -237,6 +237,19 @@ def test_a_text_is_an_answer_without_tools_with_calls_of_the_server_and_beyond_a
     assert len(Salvage([TIDE]).feed("{" + " " * LONGEST_HELD)) == LONGEST_HELD + 1
 
 
+async def test_a_call_after_reasoning_that_a_template_has_begun() -> None:
+    for thought in ("{Mud} dries.\n", "Mud dries.\n"):
+        pieces = [thought, "</think>\n", '{"name": "tide", ', '"arguments": {"lock": "Mill"}}']
+        said = thinking = ""
+        async with model_of(SERVER, SERVER.streams(*map(SERVER.say, pieces), SERVER.end())) as (model, _):
+            async for delta in model.stream(request(tools=[TIDE])):
+                if delta.unsaid:
+                    thinking, said = thinking + said, ""
+                said, thinking = said + delta.text, thinking + delta.reasoning
+        assert (said, thinking) == ("", thought)
+        assert [each.name for each in delta.tool_calls] == ["tide"]
+
+
 def test_one_object_with_a_key_twice_is_refused_with_a_reason() -> None:
     with pytest.raises(ValueError, match="'city' twice"):
         arguments_of('{"city": "Paris", "city": "Rome"}')

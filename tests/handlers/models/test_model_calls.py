@@ -11,13 +11,14 @@ from typing import cast
 import orjson
 import pytest
 
-from domain.aggregate import new_id
+from domain.aggregate import Rejection, new_id
 from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.attachments import stored
+from handlers.models.attachments import loaded, stored
 from handlers.models.model_calls import MESSAGE_TOKENS, MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
 from handlers.models.prompt import Record, likely, literal
+from handlers.models.recorded import tools
 from handlers.models.replay import ReplayCall
 from handlers.ports.log import Unavailable
 from handlers.ports.models import (
@@ -345,6 +346,20 @@ async def calls_again(desk: Desk, model: ChatModel, call: str) -> ModelCall.Requ
     [made, _] = await desk.events("model_call", Cause(commit.metadata, "replay", id, 1).call("chat"))
     assert isinstance(made, ModelCall.Requested)
     return made
+
+
+async def test_a_file_and_a_list_of_tools_that_are_gone_are_erased(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    person = await desk.keys.person(tenant, "ada")
+    picture = await stored(desk.files, tenant, person, PICTURE)
+    [piece] = literal(ChatMessage("user", "", [picture]), {})["pieces"]
+    assert await loaded(desk.files, tenant, person, piece) == picture
+    await desk.keys.erase(tenant, person)
+    with pytest.raises(Rejection, match=picture.digest) as caught:
+        await loaded(desk.files, tenant, person, piece)
+    assert caught.value.code == "erased"
+    with pytest.raises(Rejection, match="passage/gone"):
+        await tools(desk.repository, tenant, {"tools": "passage/gone"})
 
 
 async def test_a_file_that_is_not_stored_is_not_recorded() -> None:

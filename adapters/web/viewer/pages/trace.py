@@ -178,6 +178,9 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
             "text": shown(text := MISSING if message["content"] is None else message["content"], mine),
             "full": len(text),
             "sources": mine,
+            "files": message.get("files") or [],
+            "tool_calls": message.get("tool_calls") or [],
+            "tool_call_id": message.get("tool_call_id"),
         }
         for index, message in enumerate(messages)
         for mine in [[source for source in sources if source["message"] == index]]
@@ -274,7 +277,7 @@ def curl(call: Row) -> str:
     body = {
         **(request.get("parameters") or {}),
         "model": call["model"],
-        "messages": request["messages"],
+        "messages": [_as_openai(message) for message in request["messages"]],
         "max_tokens": request.get("max_tokens"),
     }
     data = orjson.dumps({name: value for name, value in body.items() if value is not None}, option=orjson.OPT_INDENT_2)
@@ -285,6 +288,18 @@ def curl(call: Row) -> str:
         lines.append('-H "Authorization: Bearer $API_KEY"')
     lines += ["-H 'Content-Type: application/json'", f"--data-binary {shlex.quote(data.decode())}"]
     return " \\\n  ".join(lines) + "\n"
+
+
+def _as_openai(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message in the form of OpenAI, without its files."""
+    sent = {name: message[name] for name in ("role", "content", "tool_call_id") if name in message}
+    if calls := message.get("tool_calls"):
+        functions = [{"name": call["name"], "arguments": call["arguments"]} for call in calls]
+        ids = [call["id"] for call in calls]
+        sent["tool_calls"] = [
+            {"id": id, "type": "function", "function": function} for id, function in zip(ids, functions, strict=True)
+        ]
+    return sent
 
 
 async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -110,6 +110,8 @@ class Site:
         lost: bool = False,
         tokens: tuple[int, int] = (1200, 300),
         took_ms: float = 900.0,
+        earlier: Sequence[dict[str, Any]] = (),
+        tool_calls: list[dict[str, Any]] | None = None,
     ) -> tuple[str, str, str]:
         """A question and what became of it; gives the trace, the message and the call. Without an answer it is open."""
         trace = message = new_id()
@@ -127,7 +129,7 @@ class Site:
         for rank, segment in enumerate(segments, 1):
             system += [{"text": "\n"}, {**given, "segment": segment, "rank": rank, "text": segment}]
         question = {"from": "query", "message_id": message, "quotes": f"question/{message}"}
-        asked = [{"role": "system", "pieces": system}, {"role": "user", "pieces": [question]}]
+        asked = [{"role": "system", "pieces": system}, *earlier, {"role": "user", "pieces": [question]}]
         made = ModelCall.begin(
             ModelCall.Requested,
             call,
@@ -148,7 +150,7 @@ class Site:
         elif lost:
             made.fail(self.now, code="lost", reason="The worker died.", response="", duration_ms=None)
         elif answer is not None:
-            self._answer(made, answer, tokens, took_ms)
+            self._answer(made, answer, tokens, took_ms, tool_calls)
             usage = Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1], estimated=False)
             talk.answer(
                 self.now,
@@ -166,7 +168,14 @@ class Site:
             await self.record(talk, trace)
         return trace, message, call
 
-    def _answer(self, call: ModelCall, answer: str, tokens: tuple[int, int], took_ms: float) -> None:
+    def _answer(
+        self,
+        call: ModelCall,
+        answer: str,
+        tokens: tuple[int, int],
+        took_ms: float,
+        tool_calls: list[dict[str, Any]] | None = None,
+    ) -> None:
         call.complete(
             self.now,
             response=answer,
@@ -185,6 +194,8 @@ class Site:
             ),
             first_token_ms=took_ms / 4,
             duration_ms=took_ms,
+            tool_calls=tool_calls,
+            state={"signature": "c2ln"} if tool_calls else None,
         )
 
     def _search(self, message: str, query: str, segments: tuple[str, ...]) -> Retrieval:

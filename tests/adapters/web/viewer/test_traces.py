@@ -279,6 +279,31 @@ async def test_reasoning_is_shown_apart_from_the_answer(site: Site, app: App) ->
     assert (await site.client.get(f"/traces/{trace}/calls/{call}/answer")).text == "At six."
 
 
+async def test_files_and_calls_of_tools_are_shown(site: Site, app: App) -> None:
+    picture = {"file": "ab" * 32, "kind": "image", "media_type": "image/png", "name": "<gate>.png"}
+    call = {"id": "call_1", "name": "tide", "arguments": '{"lock": "<Mill>"}'}
+    earlier = [
+        {"role": "user", "pieces": [{"text": "Look."}, picture]},
+        {"role": "assistant", "pieces": [], "tool_calls": [call]},
+        {"role": "tool", "pieces": [{"text": "High."}], "tool_call_id": "call_1"},
+    ]
+    asks = [{**call, "id": "call_2", "arguments": '{"lock": "Sea"}'}]
+    trace, _, id = await site.answer(
+        app, await talk(site, app), "When?", "Let me see.", earlier=earlier, tool_calls=asks
+    )
+    await site.settled()
+    page = await site.get(f"/traces/{trace}", span=id)
+    assert "<gate>" not in page
+    assert "<Mill>" not in page
+    shown = text_of(page)
+    assert "image: <gate>.png" in shown
+    assert "blob abababababab" in shown
+    assert 'tide ( {"lock": "<Mill>"} ) call_1' in shown
+    assert "result of the call call_1" in shown
+    assert 'tide ( {"lock": "Sea"} ) call_2' in shown
+    assert "The server sent state" in shown
+
+
 async def test_another_tenant_sees_none_of_it(site: Site, app: App) -> None:
     trace, _, call = await site.answer(app, await talk(site, app), "Whose is it?")
     await site.settled()
