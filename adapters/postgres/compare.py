@@ -15,9 +15,9 @@ from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, reshaped
 from handlers.files import Files
 from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
+from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
 from projections.engine.values import BUILT_IN, Values
-from projections.model_calls import model_calls
 
 FRESH = "headrace_check"
 """Where the fresh tables are, as long as that takes."""
@@ -65,7 +65,9 @@ async def compare(
                     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                     await copy.to(await copy.goal())
                     outdated = await reshaped(connection, part)
-                    repriced = model_calls not in await reshaped(connection) and await _repriced(connection, values)
+                    old = await reshaped(connection)
+                    priced = [model for model in READ_MODELS if "price_version" in model.blank and model not in old]
+                    repriced = any([await _repriced(connection, model, values) for model in priced])
                     for model in part:
                         found[model.name] = await _compared(connection, model, outdated, repriced=repriced)
             finally:
@@ -73,9 +75,9 @@ async def compare(
         return [found[model.name] for model in models]
 
 
-async def _repriced(connection: AsyncConnection[TupleRow], values: Values) -> bool:
-    """Return True when the costs of some live rows were made with other prices."""
-    query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model_calls))
+async def _repriced(connection: AsyncConnection[TupleRow], model: ReadModel, values: Values) -> bool:
+    """Return True when some live rows were made with other prices."""
+    query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model))
     return await (await connection.execute(query, (values.prices.version,))).fetchone() == (True,)
 
 

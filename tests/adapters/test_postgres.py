@@ -362,7 +362,7 @@ async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
     await connection.execute(f"DELETE FROM headrace.apps {at}".encode(), second)
     await connection.execute("DELETE FROM headrace.documents")
     await connection.execute(
-        "INSERT INTO headrace.providers SELECT 'two', 'p', 'u', true, 'active', 'me', now(), now(), 1"
+        "INSERT INTO headrace.tenant_default_models SELECT 'two', 'chat', 'p', 'm', now(), now(), 1"
     )
     await connection.execute("ALTER TABLE headrace.commands DROP COLUMN name")
     found = {table.table: table for table in await compare.compare(database_url, log, files)}
@@ -370,7 +370,7 @@ async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
     assert found["apps"].first == f"Row {first[1]} of tenant {first[0]} differs in name, created_by."
     assert found["apps"].live == found["apps"].fresh - 1
     assert str(found["documents"].first).endswith("is missing.")
-    assert found["providers"].first == "Row p of tenant two should not be there."
+    assert found["tenant_default_models"].first == "Row chat of tenant two should not be there."
     assert "other columns" in str(found["commands"].first)
     assert found["messages"].different == 0
     assert await query(connection, "SELECT to_regnamespace('headrace_check')::text") == [None]
