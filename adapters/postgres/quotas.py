@@ -16,7 +16,7 @@ from domain.models.quota_window import STEPS
 from handlers.ports.log import Unavailable
 from handlers.ports.quotas import ExpiredLease, Spent
 
-LIMIT = 1000
+LIMIT = 200
 """Maximum number of leases that are settled at a time."""
 
 PATIENCE_S = 30.0

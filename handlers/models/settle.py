@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
+from domain.aggregate import new_id
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
@@ -26,23 +30,30 @@ class Settle:
     quotas: Quotas
 
     async def __call__(self) -> list[ExpiredLease]:
-        """Settle what has run out now, and return it. One that cannot be settled now waits for the next time.
+        """Settle what has run out now, and return it. What cannot be settled now waits for the next time.
 
         Raises: Unavailable.
         """
-        settled = []
+        windows: defaultdict[tuple[str, str], list[ExpiredLease]] = defaultdict(list)
         for lease in await self.quotas.expired():
+            windows[lease.tenant, lease.window].append(lease)
+        settled = []
+        for (tenant, window), leases in windows.items():
             try:
-                used = sum([await self._used(lease, call) for call in lease.calls])
-                await self._settle(lease, used)
+                used = await asyncio.gather(*map(self._used, leases))
+                await self._settle(tenant, window, list(zip(leases, used, strict=True)))
             except Unavailable as error:  # frozen, or changed by many workers at once
-                log.warning("lease not settled", tenant=lease.tenant, lease=lease.lease, reason=str(error))
+                log.warning("leases not settled", tenant=tenant, window=window, reason=str(error))
             else:
-                log.warning("lease settled", tenant=lease.tenant, window=lease.window, lease=lease.lease, used=used)
-                settled.append(lease)
+                log.warning("leases settled", tenant=tenant, window=window, leases=len(used), used=sum(used))
+                settled += leases
         return settled
 
-    async def _used(self, lease: ExpiredLease, id: str) -> int:
+    async def _used(self, lease: ExpiredLease) -> int:
+        """Return the amount that calls have used of the lease."""
+        return sum([await self._paid(lease, call) for call in lease.calls])
+
+    async def _paid(self, lease: ExpiredLease, id: str) -> int:
         """Return the amount that a call has used of the lease; one that has not ended is lost."""
         at = datetime.now(UTC)
 
@@ -59,15 +70,16 @@ class Settle:
             call = (await self.repository.change(ModelCall, id, metadata, lose)).aggregate
         return sum(grant["amount"] for grant in call.paid if grant["lease"] == lease.lease) if call else 0
 
-    async def _settle(self, lease: ExpiredLease, used: int) -> None:
+    async def _settle(self, tenant: str, id: str, used: Sequence[tuple[ExpiredLease, int]]) -> None:
         at = datetime.now(UTC)
 
         def settle(window: QuotaWindow | None) -> QuotaWindow:
             assert window is not None
-            held = window.leases.get(lease.lease)
-            if held and held["until"] == lease.until:  # else its worker lives
-                window.settle(at, lease.lease, used)
+            for lease, amount in used:
+                held = window.leases.get(lease.lease)
+                if held and held["until"] == lease.until:  # else its worker lives
+                    window.settle(at, lease.lease, amount)
             return window
 
-        metadata = Metadata(commit_id(lease.window, f"{lease.lease}:ran out"), lease.tenant, lease.window, actor=ACTOR)
-        await self.repository.change(QuotaWindow, lease.window, metadata, settle)
+        metadata = Metadata(new_id(), tenant, id, actor=ACTOR)
+        await self.repository.change(QuotaWindow, id, metadata, settle)
