@@ -26,6 +26,7 @@ app_model_configs = ReadModel(
     required("dataset_configs", JSONB, "Retrieval: datasets (ids) and settings."),
     required("opening_statement", Text, "Text that opens a conversation; {{name}} stands for a variable."),
     required("suggested_questions", JSONB, "Questions offered with the opening statement: a list of texts."),
+    required("sensitive_word_avoidance", JSONB, "enabled: filters check questions or answers; configs: the filters."),
     required("retriever_resource", JSONB, "enabled: answers cite knowledge bases, because the app has some."),
     required("created_by", Text, "Actor who configured the app."),
     required("created_at", Time, "When the app was configured."),
@@ -57,6 +58,7 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "dataset_configs": {"datasets": event.datasets, "retrieval": event.retrieval},
         "opening_statement": around["opening_statement"],
         "suggested_questions": around["suggested_questions"],
+        "sensitive_word_avoidance": {"enabled": bool(around["moderation"]), "configs": around["moderation"]},
         "retriever_resource": {"enabled": bool(event.datasets)},
         "created_by": message.metadata.actor,
     }

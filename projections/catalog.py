@@ -30,6 +30,7 @@ from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
 from projections.limits import limits
 from projections.message_feedbacks import message_feedbacks
+from projections.message_moderations import message_moderations
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.providers import providers
@@ -52,11 +53,12 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         conversations,
         messages,
         message_feedbacks,
+        message_moderations,
         dataset_retriever_resources,
         end_users,
         providers,
     ),
-    "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
+    "traces": (texts, model_calls, turns, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }

@@ -41,7 +41,7 @@ messages = ReadModel(
     optional("tokens_estimated", Boolean, "The model's server did not count the tokens; null before the answer."),
     optional("segments_cut", Integer, "Segments that did not fit the context window; null before the answer."),
     optional("messages_cut", Integer, "Earlier messages that did not fit the context window; null before the answer."),
-    optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before."),
+    optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before, and without one."),
     optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
     optional("stop_requested_at", Time, "Time of the request to stop; null where there is none."),
     required("trace_id", Id, "Command that had it asked, or asked again last: its trace, in traces."),
@@ -100,7 +100,7 @@ def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
         "tokens_estimated": event.usage["estimated"],
         "segments_cut": event.cut["segments"],
         "messages_cut": event.cut["messages"],
-        "model_call_id": event.model_call,
+        "model_call_id": event.model_call or None,
         "provider_response_latency": event.duration_ms / 1000,
     }
 

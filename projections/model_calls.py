@@ -18,7 +18,7 @@ model_calls = ReadModel(
     "model_calls",
     "Calls of models, each recorded before it is sent. They outlive what they were made for.",
     key("id", "Call."),
-    required("kind", Text, "chat, embedding or rerank."),
+    required("kind", Text, "chat, embedding, rerank or moderation."),
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
@@ -30,7 +30,7 @@ model_calls = ReadModel(
         "request",
         JSONB,
         "Content sent. Of a chat: parameters, and messages in pieces, which the view model_call_requests puts "
-        "together. Of an embedding: texts, tokens. Of a rerank: query, segments.",
+        "together. Of an embedding: texts, tokens. Of a rerank: query, segments. Of a filter's server: where, texts.",
     ),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
     required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),

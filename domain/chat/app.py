@@ -73,6 +73,22 @@ def settings(given: Mapping[str, Any]) -> RetrievalSettings:
     )
 
 
+class FilterSettings(TypedDict):
+    """A filter that questions and answers must pass."""
+
+    kind: Annotated[str, "`words`: a list of words; `model`: a chat model; `http`: a server."]
+    where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer; `both`."]
+    action: Annotated[str, "On flagged text: `answer` with a preset text, `replace` it, or `refuse` the whole message."]
+    text: Annotated[str, "Preset answer, or text in place of what is replaced; empty for stars."]
+    deadline_s: Annotated[float, "Time limit of a check, in seconds."]
+    fail: Annotated[str, "When a check fails: `closed` refuses the message, `open` lets the text pass."]
+    words: Annotated[list[str], "Words and phrases of `words`; case and compatibility forms do not matter."]
+    whole_words: Annotated[bool, "True if a word within a longer word is not flagged."]
+    model: Annotated[ModelSettings | None, "Chat model of `model`; null for the app's."]
+    instructions: Annotated[str, "Instructions to that model; empty for the built-in ones."]
+    provider: Annotated[str | None, "Registered provider with the address and key of `http`; null for other kinds."]
+
+
 class Features(TypedDict):
     """Functions of an app around its answers."""
 
@@ -80,11 +96,12 @@ class Features(TypedDict):
         str, "Text that opens a conversation, not from a model; `{{name}}` stands for a variable. Empty for none."
     ]
     suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
+    moderation: Annotated[list[FilterSettings], "Filters of questions and answers, in their order."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
     """The features, with neutral values for those that were added later."""
-    return cast("Features", {"opening_statement": "", "suggested_questions": [], **given})
+    return cast("Features", {"opening_statement": "", "suggested_questions": [], "moderation": [], **given})
 
 
 class AnswerSettings(TypedDict):

@@ -68,6 +68,13 @@ class Message(TypedDict):
     rating_content: str
     stop_requested: bool
     stalls: NotRequired[int]
+    filtered_query: NotRequired[str]
+    withheld: NotRequired[bool]
+
+
+def asked(message: Message) -> str:
+    """The question as the filters left it, which models are sent."""
+    return message.get("filtered_query", message["query"])
 
 
 class Copied(TypedDict):
@@ -102,6 +109,30 @@ class Answer(TypedDict):
     model_call: str
     duration_ms: float
     finish_reason: NotRequired[str | None]
+
+
+class FilterVerdict(TypedDict):
+    """The verdict of a filter over the texts of one side of a message."""
+
+    where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer."]
+    position: Annotated[int, "Place of the filter in the configuration of the app, from 0."]
+    kind: Annotated[str, "Kind of the filter: `words`, `model` or `http`."]
+    verdict: Annotated[str, "`passed`, `flagged`, or `failed` when a check could not be made."]
+    action: Annotated[str, "Action that was taken: `none`, `answer`, `replace` or `refuse`."]
+    checked: Annotated[int, "Number of texts that were checked."]
+    flagged: Annotated[list[str], "Flagged texts: `query`, `inputs.<name>`, or the number of a sentence, from 0."]
+    code: Annotated[str | None, "Error code of a check that failed; null if none did."]
+    started_at: Annotated[str, "Time of the first check."]
+    duration_ms: Annotated[float, "Milliseconds that all checks took."]
+
+
+class FilterVerdicts(TypedDict):
+    """The verdicts of all filters on a message, and the question and inputs as they left them."""
+
+    attempt: int
+    verdicts: list[FilterVerdict]
+    query: str | None
+    inputs: dict[str, str] | None
 
 
 MessageId = Annotated[str, "Message."]
@@ -191,6 +222,7 @@ class Conversation(Aggregate):
             for old in list(conversation.messages.values())[-HISTORY - 1 : -HISTORY]:
                 old["query"] = old["answer"] = ""
                 old["inputs"] = {}
+                old.pop("filtered_query", None)
 
     class Answering(Event):
         """A worker began to answer."""
@@ -230,6 +262,24 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
+
+    class Moderated(Event):
+        """The filters of the app checked the question or the answer."""
+
+        TOPIC = "message.moderated.v1"
+        PERSONAL = frozenset({"inputs", "query"})
+        message: MessageId
+        attempt: Annotated[int, "Attempt at the answer, from 1."]
+        verdicts: Annotated[list[FilterVerdict], "Verdicts by side and filter."]
+        query: Annotated[str | None, "Question as the filters left it; null if unchanged."] = None
+        inputs: Annotated[dict[str, str] | None, "Inputs as the filters left them; null if unchanged."] = None
+
+        def apply(self, conversation: Conversation) -> None:
+            message = conversation.messages[self.message]
+            message.pop("filtered_query", None)
+            if self.query is not None:
+                message["filtered_query"] = self.query
+            message["withheld"] = any((each["where"], each["action"]) == ("input", "answer") for each in self.verdicts)
 
     class Failed(Event):
         """The answer failed."""
@@ -342,11 +392,11 @@ class Conversation(Aggregate):
         return self.deleted or self.messages[message]["status"] in (*FINAL, "failed")
 
     def history(self, message: str) -> dict[str, Message]:
-        """The earlier messages that have an answer, by id, newest first."""
+        """The earlier messages that have an answer, by id, newest first, without questions that a filter withheld."""
         earlier: dict[str, Message] = {}
         parent = self.messages[message]["parent"]
         while parent and (known := self.messages.get(parent)):  # copied messages may have been erased
-            if known["answer"]:
+            if known["answer"] and not known.get("withheld"):
                 earlier[parent] = known
             parent = known["parent"]
         return earlier
@@ -372,7 +422,7 @@ class Conversation(Aggregate):
                 Copied(
                     message=id,
                     configuration=known["configuration"],
-                    query=known["query"],
+                    query=asked(known),
                     inputs=known["inputs"],
                     answer=known["answer"],
                 )
@@ -386,6 +436,10 @@ class Conversation(Aggregate):
     def answering(self, at: datetime, *, message: str) -> None:
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
+
+    def moderate(self, at: datetime, *, message: str, **moderation: Unpack[FilterVerdicts]) -> None:
+        if moderation["verdicts"] and not self.ended(message):
+            self.record(self.Moderated, at, message=message, **moderation)
 
     def answer(self, at: datetime, **answer: Unpack[Answer]) -> None:
         if not self.ended(answer["message"]):

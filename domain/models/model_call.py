@@ -78,7 +78,7 @@ class ModelCall(Aggregate):
         TOPIC = "model_call.requested.v3"
         PERSONAL = frozenset({"request"})
         class_version = 3
-        kind: Annotated[str, "`chat`, `embedding` or `rerank`."]
+        kind: Annotated[str, "`chat`, `embedding`, `rerank` or `moderation`."]
         provider: Annotated[str, "Provider, by its name."]
         model: Annotated[str, "Name of the model at its provider."]
         cause_noun: Annotated[
@@ -89,7 +89,8 @@ class ModelCall(Aggregate):
             dict[str, Any],
             "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (the text with their "
             "list, as `passage/<id>`), `tool_choice`, `response_format` and `context_window` of a chat; numbers of "
-            "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank.",
+            "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank; side (`where`) and "
+            "`texts` of a filter's server.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""

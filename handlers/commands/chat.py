@@ -23,6 +23,7 @@ from handlers.commands.fields import (
     Part,
     ProviderName,
     VariableName,
+    at_most,
     not_blank,
     one_builtin,
 )
@@ -30,6 +31,8 @@ from handlers.commands.preparation import Change, Make, MakeOrChange, Preparatio
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
+
+FilterWord = Annotated[str, Field(max_length=100), AfterValidator(not_blank)]
 
 
 class ModelFields(Part):
@@ -63,6 +66,52 @@ class VariableFields(Part):
     )
 
 
+class FilterFields(Part):
+    """A filter that questions and answers must pass."""
+
+    kind: Literal["words", "model", "http"] = Field(
+        description="`words`: a list of words; `model`: a chat model; `http`: a server with Dify's API for moderation"
+    )
+    where: Literal["input", "output", "both"] = Field(
+        "both", description="Question and inputs (`input`), sentences of the answer (`output`), or both"
+    )
+    action: Literal["answer", "replace", "refuse"] = Field(
+        "refuse", description="On flagged text: give the preset answer `text`, replace it, or refuse the message"
+    )
+    text: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description="Preset answer, or text in place of what is replaced; empty for stars"
+    )
+    deadline_s: Annotated[float, Field(gt=0, le=60)] = Field(5.0, description="Time limit of a check, in seconds")
+    fail: Literal["closed", "open"] = Field(
+        "closed", description="When a check fails: refuse the message (`closed`), or let the text pass (`open`)"
+    )
+    words: Annotated[list[FilterWord], Field(max_length=5000), at_most(kib=64)] = Field(
+        [], description="Of `words`: words and phrases; letter case and compatibility forms do not matter"
+    )
+    whole_words: bool = Field(True, description="Of `words`: a word within a longer one is not flagged")
+    model: ModelFields | None = Field(None, description="Of `model`: a chat model; null for the app's")
+    instructions: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description='Of `model`: instructions, which must ask for `{"flagged": true}` or false; empty for ours'
+    )
+    provider: ProviderName | None = Field(
+        None, description="Of `http`: the registered provider whose address is called, with its key"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> FilterFields:
+        if (self.kind == "words") != bool(self.words):
+            raise ValueError("words are what a filter of kind 'words' needs, and no other has")
+        if self.kind != "model" and (self.model or self.instructions):
+            raise ValueError("model and instructions are of filters of kind 'model'")
+        if (self.kind == "http") != bool(self.provider):
+            raise ValueError("provider is what a filter of kind 'http' needs, and no other has")
+        if BUILTIN in (self.provider, self.model and self.model.provider):
+            raise ValueError("provider cannot be 'builtin': it checks no texts")
+        if self.action == "answer" and not self.text.strip():
+            raise ValueError("text must hold the preset answer of the action 'answer'")
+        return self
+
+
 class FeatureFields(Part):
     """Functions of an app around its answers."""
 
@@ -71,6 +120,9 @@ class FeatureFields(Part):
     )
     suggested_questions: Annotated[list[SuggestedQuestion], Field(max_length=10)] = Field(
         [], description="Questions offered with the opening statement"
+    )
+    moderation: Annotated[list[FilterFields], Field(max_length=10)] = Field(
+        [], description="Filters of questions and answers, in their order"
     )
 
 
@@ -103,6 +155,13 @@ class ConfigureApp(Command):
     def _model_makes_filters(self) -> ConfigureApp:
         if self.retrieval.metadata_filter.mode == "automatic" and self.model.provider == BUILTIN:
             raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
+        return self
+
+    @model_validator(mode="after")
+    def _model_checks(self) -> ConfigureApp:
+        asked = any(filter.kind == "model" and filter.model is None for filter in self.features.moderation)
+        if asked and self.model.provider == BUILTIN:
+            raise ValueError("A filter of features needs its own model with provider 'builtin': it checks no texts")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from handlers.access.quota import Quota
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
+from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
@@ -31,6 +33,8 @@ PARTIAL = 64 * 1024
 
 MOST_CALLS = 10
 """Maximum number of calls that one question makes in a step: each of them may have to be paid for."""
+
+LOST = "The worker died with the call in flight."
 
 MESSAGE_TOKENS = 4
 """Tokens of a message in addition to its text, for its cost."""
@@ -130,9 +134,10 @@ class ModelCalls:
         if self._quota:
             await self._quota.spend(cause.metadata, cause.app, tokens)
 
-    async def take_over(self, cause: Cause, *steps: str) -> Cause:
+    async def take_over(self, cause: Cause, *steps: str, series: Sequence[str] = ()) -> Cause:
         """Return the cause with the calls of earlier attempts that completed, since these are not repeated.
 
+        Each of `series` stands for steps `<name>:0`, `<name>:1` and so on, whose calls are repeated in any case.
         Calls that an earlier attempt left open end as `lost`: whether the model answered is unknown. Calls made before
         a person asked again belong to another correlation, and are repeated.
         """
@@ -142,9 +147,7 @@ class ModelCalls:
                 id = cause.call(step, attempt)
                 commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
                 if len(commits) == 1:
-                    await self.fail(
-                        cause, id, code="lost", reason="The worker died with the call in flight.", response=""
-                    )
+                    await self.fail(cause, id, code="lost", reason=LOST, response="")
                 if not commits or commits[0].metadata.correlation != cause.metadata.correlation:
                     continue
                 made[step] += 1
@@ -152,7 +155,19 @@ class ModelCalls:
                     [event] = commit.events
                     if isinstance(event, ModelCall.Completed):
                         completed[step] = id, event
+        for attempt in range(1, cause.attempt):
+            await asyncio.gather(*(self._lose(cause, name, attempt) for name in series))
         return replace(cause, completed=completed, made=made)
+
+    async def _lose(self, cause: Cause, name: str, attempt: int) -> None:
+        """End the calls of a series that an earlier attempt left open."""
+        for number in itertools.count():
+            id = cause.call(f"{name}:{number}", attempt)
+            commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
+            if not commits:
+                return
+            if len(commits) == 1:
+                await self.fail(cause, id, code="lost", reason=LOST, response="")
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
@@ -236,6 +251,37 @@ class ModelCalls:
         )
         return found.scores
 
+    async def check(self, cause: Cause, step: str, provider: str, server: Filter, check: Check) -> Finding:
+        """Have a server check texts. Raises: ModelError, when the record says so too; Unavailable."""
+        request = {"where": check.where, "texts": dict(check.texts)}
+        try:
+            id = await self.request(
+                cause, step, kind="moderation", provider=provider, model=provider, request=request, server=server.server
+            )
+        except TooLarge as error:
+            raise _not_made(error) from error
+        began = time.perf_counter()
+        try:
+            found = await server.check(check)
+        except ModelError as error:
+            await self.fail(
+                cause, id, code=error.code, reason=error.reason, response="", duration_ms=milliseconds(began)
+            )
+            raise
+        except asyncio.CancelledError:
+            await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            raise
+        await self.complete(
+            cause,
+            id,
+            response=json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})}),
+            finish_reason=None,
+            usage=_usage(ChatUsage(0, 0)),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+        )
+        return found
+
     def chat(
         self,
         cause: Cause,
@@ -246,12 +292,13 @@ class ModelCalls:
         sent: Callable[[], object] = lambda: None,
         *,
         step: str = "chat",
+        kind: str = "chat",
     ) -> Chat:
         """A recorded call of a chat model; the record is of the messages of the request.
 
         `sent` is called when the request is recorded, just before it is sent.
         """
-        return Chat(self, cause, step, provider, client, request, record, sent)
+        return Chat(self, cause, step, kind, provider, client, request, record, sent)
 
     async def record_passages(self, cause: Cause, passages: Mapping[str, str]) -> None:
         """Raises: TooLarge, Unavailable."""
@@ -278,6 +325,7 @@ class Chat:
     calls: ModelCalls
     cause: Cause
     step: str
+    kind: str
     provider: str
     client: ChatModel
     request: ChatRequest
@@ -359,7 +407,7 @@ class Chat:
             self.calls.request(
                 self.cause,
                 self.step,
-                kind="chat",
+                kind=self.kind,
                 provider=self.provider,
                 model=self.request.model,
                 request=request,
@@ -410,10 +458,10 @@ class Chat:
 
     def _broken(self, *, counts: bool) -> Broken:
         """Return the part that has arrived, with its tokens if it `counts`."""
-        return Broken(response=self.said, reasoning=self.reasoning, usage=self._counted() if counts else None)
+        return Broken(response=self.said, reasoning=self.reasoning, usage=self.counted() if counts else None)
 
     async def _complete(self) -> None:
-        usage = self._counted()
+        usage = self.counted()
         try:
             await shielded(
                 self.calls.complete(
@@ -437,7 +485,7 @@ class Chat:
         self.usage, self.finish_reason = usage, self._last.finish_reason
         self.tool_calls, self.state, self.logprobs = self._last.tool_calls, self._last.state, self._last.logprobs
 
-    def _counted(self) -> TokenUsage:
+    def counted(self) -> TokenUsage:
         """The tokens so far, estimated unless the server has counted them."""
         if self._last.usage:
             return _usage(self._last.usage)

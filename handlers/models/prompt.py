@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
-from domain.chat.conversation import FINAL, Message, Truncation
+from domain.chat.conversation import FINAL, Message, Truncation, asked
 from domain.models.passage import passage_id
 from domain.models.piece import InPieces, Piece, Turns
 from handlers.models.attachments import file_piece
@@ -134,11 +134,13 @@ def build_prompt(
     context_window: int,
     count: Callable[[str], int] = estimate,
     names: Mapping[str, str] | None = None,
+    filtered: bool = False,
 ) -> Prompt:
     """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
     The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
-    the history (by message, newest first) as far as it fits. `names` are the names of documents by id.
+    the history (by message, newest first) as far as it fits. `names` are the names of documents by id. A question that
+    was `filtered` is recorded as it is, since it is not the one that was asked.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
@@ -147,7 +149,7 @@ def build_prompt(
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
     names = names or {}
     budget = context_window - max_tokens
-    question = _question(query, origin)
+    question = _question(query, origin, quoted=not filtered)
 
     def cost(drafts: Sequence[Draft]) -> int:
         return sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
@@ -236,9 +238,10 @@ def _opening(instructions: str, inputs: Mapping[str, str], app: str, configurati
     return parts or [_literal(default, **own)]
 
 
-def _question(query: str, origin: Origin) -> Part:
+def _question(query: str, origin: Origin, *, quoted: bool) -> Part:
     said = {"from": "query", "conversation": origin.conversation, "message_id": origin.message}
-    return Part(query, cast("Piece", {**said, "quotes": f"question/{origin.message}"}))
+    own = {"quotes": f"question/{origin.message}"} if quoted else {"text": query}
+    return Part(query, cast("Piece", {**said, **own}))
 
 
 def _drafts(
@@ -251,7 +254,7 @@ def _drafts(
 
 def _turn(id: str, turn: Message) -> list[Draft]:
     said = {"from": "history", "message_id": id}
-    return [Draft("user", [_literal(turn["query"], **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
+    return [Draft("user", [_literal(asked(turn), **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
 def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[InPieces | Turns]:
@@ -259,7 +262,7 @@ def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[In
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):
-        if turn["status"] not in FINAL:
+        if turn["status"] not in FINAL or "filtered_query" in turn:
             recorded += [draft.recorded for draft in _turn(id, turn)]
             before = None
             continue

@@ -6,12 +6,14 @@ from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
+from adapters.models.filter_api import TenantFilters
 from adapters.models.registry import TenantModels, TenantRerankers
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
+from handlers.chat.moderate import Moderate
 from handlers.models.replay import ReplayCall
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
@@ -52,7 +54,18 @@ async def begin(wiring: Wiring) -> None:
         Rerank(wiring.calls, rerankers),
         ExtractFilter(wiring.calls, models),
     )
-    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
+    filters = TenantFilters(registered, allowed)
+    wiring.open.push_async_callback(filters.close)
+    answer = Answer(
+        wiring.repository,
+        wiring.calls,
+        retrieve,
+        models,
+        NatsLive(wiring.nc),
+        stops,
+        sentences,
+        Moderate(wiring.calls, models, filters),
+    )
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
-from domain.chat.conversation import Conversation
+from domain.chat.conversation import Conversation, FilterVerdict
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id
@@ -31,7 +31,9 @@ spans = ReadModel(
     required("trace_id", Id, "Trace that it belongs to, in traces."),
     optional("parent_id", Id, "Span that it is part of; null when that is the trace."),
     required(
-        "kind", Text, "handler, retrieval, embedding, chat, rerank, tool, agent, workflow, extract, segment, index."
+        "kind",
+        Text,
+        "handler, retrieval, embedding, chat, rerank, moderation, tool, agent, workflow, extract, segment, index.",
     ),
     required("name", Text, "Name of the step, in a word or two."),
     required("status", Text, "running, ok, error, cancelled, or unknown: a call whose worker died."),
@@ -214,6 +216,35 @@ def not_answered(row: Row, event: Conversation.Failed, message: Recorded) -> Row
 @spans.changes(Conversation.Stopped, pick=answer_span)
 def stopped(row: Row, event: Any, message: Recorded) -> Row | None:
     return ended(row, event, message, "cancelled") if row["status"] == "running" else None
+
+
+@spans.makes(Conversation.Moderated, related=(spans, answer_span))
+def moderated(event: Conversation.Moderated, message: Recorded, handler: Row | None) -> list[Row]:
+    return [_verdict(event, message, handler, verdict) for verdict in event.verdicts]
+
+
+def _verdict(event: Conversation.Moderated, message: Recorded, handler: Row | None, verdict: FilterVerdict) -> Row:
+    """The span of a filter: all checks of one side. What was flagged is no error; a check that failed is."""
+    part = f"moderation:{event.attempt}:{verdict['where']}:{verdict['position']}"
+    began, took = datetime.fromisoformat(verdict["started_at"]), timedelta(milliseconds=verdict["duration_ms"])
+    name = f"{verdict['kind']} of {verdict['where']}: {verdict['verdict']}"
+    failed = {"status": "error", "error_code": verdict["code"]} if verdict["code"] else {"status": "ok"}
+    span = begun(
+        message,
+        began,
+        "moderation",
+        name,
+        "message",
+        event.message,
+        handler,
+        id=span_id(message.metadata.correlation, event.message, part),
+        conversation_id=event.originator_id,
+        attempt=event.attempt,
+        duration_ms=verdict["duration_ms"],
+        ended_sequence=message.position.sequence,
+        **failed,
+    )
+    return {**span, "ended_at": span["started_at"] + took}
 
 
 # --- documents -----------------------------------------------------------------------------------------------

@@ -27,13 +27,14 @@ from domain.chat.app import (
     App,
     Condition,
     Features,
+    FilterSettings,
     MetadataFilter,
     ModelSettings,
     RerankSettings,
     RetrievalSettings,
     Variable,
 )
-from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -208,6 +209,21 @@ def _curate(document: Document) -> None:
     document.set_metadata(_at(8.72), metadata={"author": None, "year": 2027, "checked": "2026-05-04T08:00:00Z"})
 
 
+_FILTER = FilterSettings(
+    kind="words",
+    where="both",
+    action="replace",
+    text="",
+    deadline_s=5.0,
+    fail="closed",
+    words=["lock"],
+    whole_words=True,
+    model=None,
+    instructions="",
+    provider=None,
+)
+
+
 def _answers() -> Iterator[Aggregate]:
     app = App.begin(
         App.Created,
@@ -227,7 +243,9 @@ def _answers() -> Iterator[Aggregate]:
         datasets=[_id(1)],
         retrieval=_RETRIEVAL,
         features=Features(
-            opening_statement="Ask me about the {{canal}}.", suggested_questions=["When does the lock open?"]
+            opening_statement="Ask me about the {{canal}}.",
+            suggested_questions=["When does the lock open?"],
+            moderation=[_FILTER],
         ),
     )
     talk = Conversation.begin(
@@ -244,6 +262,27 @@ def _answers() -> Iterator[Aggregate]:
             user="skipper-7",
         )
     talk.answering(_at(17), message=_id(4))
+    talk.moderate(
+        _at(17.5),
+        message=_id(4),
+        attempt=1,
+        verdicts=[
+            FilterVerdict(
+                where="input",
+                position=0,
+                kind="words",
+                verdict="flagged",
+                action="replace",
+                checked=2,
+                flagged=["query"],
+                code=None,
+                started_at=_at(17.25).isoformat(),
+                duration_ms=0.125,
+            )
+        ],
+        query="When does the **** open?",
+        inputs=None,
+    )
     talk.answer(
         _at(18),
         message=_id(4),

@@ -14,9 +14,10 @@ from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
 from handlers.chat.evidence import evidence
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
+from handlers.ports.filters import Check, Finding
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ChatRequest, ChatUsage, Delta
+from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError
 
 
 class Lines:
@@ -42,6 +43,38 @@ class Cites:
         if self.error:
             raise self.error
         return evidence(answer, passages)
+
+
+class Guards:
+    """Filters of providers: each flags what `flags` says, and changes it as `changes` says; or it fails, with `error`
+    or for the text `away`."""
+
+    server = "guard:443"
+
+    def __init__(self) -> None:
+        self.flags: Callable[[str], bool] = lambda text: False
+        self.changes: Callable[[str], str] | None = None
+        self.error: Exception | None = None
+        self.away = ""
+        self.silent = False
+        self.asked: list[Check] = []
+
+    async def get(self, tenant: str, provider: str) -> Guards:
+        if provider == "nothing":
+            raise ModelError("not_found", "There is no such filter.")
+        return self
+
+    async def check(self, check: Check) -> Finding:
+        self.asked.append(check)
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.error:
+            raise self.error
+        if self.away in check.texts.values():
+            raise ModelError("server_error", "The filter is away.")
+        flagged = {name: text for name, text in check.texts.items() if self.flags(text)}
+        changed = {name: self.changes(text) for name, text in flagged.items()} if self.changes else {}
+        return Finding(bool(flagged), changed)
 
 
 class Words:

@@ -175,6 +175,32 @@ for _ in range(MAX_DEPTH):
         (chat.ConfigureApp, {"app": ID, "features": {"opener": "Hello"}}, "features.opener"),
         (chat.ConfigureApp, {"app": ID, "features": {"opening_statement": "x" * 10_001}}, "features.opening_statement"),
         (chat.ConfigureApp, {"app": ID, "features": {"suggested_questions": [" "]}}, "features.suggested_questions.0"),
+        *(
+            (chat.ConfigureApp, {"app": ID, "features": {"moderation": [filter]}}, f"features.moderation.0{field}")
+            for filter, field in [
+                ({"kind": "image"}, ".kind"),
+                ({"kind": "words"}, ""),
+                ({"kind": "words", "words": []}, ""),
+                ({"kind": "words", "words": [" "]}, ".words.0"),
+                ({"kind": "words", "words": ["x" * 101]}, ".words.0"),
+                ({"kind": "words", "words": ["x" * 100] * 700}, ".words"),
+                ({"kind": "words", "words": ["x"], "provider": "guard"}, ""),
+                ({"kind": "words", "words": ["x"], "model": {"provider": "lab", "name": "m"}}, ""),
+                ({"kind": "words", "words": ["x"], "action": "answer"}, ""),
+                ({"kind": "words", "words": ["x"], "deadline_s": 0}, ".deadline_s"),
+                ({"kind": "words", "words": ["x"], "fail": "ajar"}, ".fail"),
+                ({"kind": "http"}, ""),
+                ({"kind": "http", "provider": "builtin"}, ""),
+                ({"kind": "http", "provider": "guard", "words": ["x"]}, ""),
+                ({"kind": "model", "model": {}}, ""),
+            ]
+        ),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"moderation": [{"kind": "words", "words": ["x"]}] * 11}},
+            "features.moderation",
+        ),
+        (chat.ConfigureApp, {"app": ID, "features": {"moderation": [{"kind": "model"}]}}, "features"),
         (
             chat.ConfigureApp,
             {"app": ID, "features": {"suggested_questions": ["x"] * 11}},
@@ -250,6 +276,8 @@ def test_references_are_found_wherever_they_are() -> None:
         "model.provider": Provider,
         "datasets[]": Dataset,
         "retrieval.rerank.provider": Provider,
+        "features.moderation[].model.provider": Provider,
+        "features.moderation[].provider": Provider,
     }
     configure = chat.ConfigureApp(app=ID, model=chat.ModelFields(provider="lab", name="small"), datasets=[ID, OTHER])
     assert found(configure) == [

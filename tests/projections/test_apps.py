@@ -58,6 +58,7 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "dataset_configs": {"datasets": ["some"], "retrieval": RETRIEVAL},
         "opening_statement": "",
         "suggested_questions": [],
+        "sensitive_word_avoidance": {"enabled": False, "configs": []},
         "retriever_resource": {"enabled": True},
         "created_by": "ada",
         "created_at": app.modified_on,

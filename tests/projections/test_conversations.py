@@ -7,8 +7,9 @@ from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.end_users import end_user_id, end_users
 from projections.message_feedbacks import message_feedbacks
+from projections.message_moderations import message_moderations
 from projections.messages import messages
-from tests.projections.history import History, citation
+from tests.projections.history import NOON, History, citation, verdict
 
 
 def test_given_an_app_when_a_user_asks_twice_then_the_conversation_counts_and_the_messages_hang_together() -> None:
@@ -229,3 +230,41 @@ def test_given_two_conversations_when_one_or_its_app_is_deleted_then_all_of_it_g
         assert {row["app_id"] for row in history.rows(model)} == {other.id}, model
     users = {row["app_id"] for row in history.rows(end_users)}
     assert users == ({app.id, other.id} if which == "conversation" else {other.id})
+
+
+def test_given_filters_when_they_check_a_message_then_each_verdict_has_a_row_until_the_conversation_goes() -> None:
+    history = History()
+    app = history.app()
+    conversation = history.conversation(app.id)
+    history.person = "the-person"
+    message = history.ask(conversation)
+    failed = {"kind": "http", "position": 1, "action": "refuse", "code": "timeout"}
+    history.moderate(conversation, message, verdict("input"), verdict("input", "failed", **failed))
+    first, second = sorted(history.rows(message_moderations), key=lambda row: row["position"])
+    assert first | {"id": "", "created_at": None} == {
+        "tenant_id": "default",
+        "id": "",
+        "app_id": app.id,
+        "conversation_id": conversation.id,
+        "message_id": message,
+        "attempt": 1,
+        "side": "input",
+        "position": 0,
+        "kind": "words",
+        "verdict": "passed",
+        "action": "none",
+        "checked": 2,
+        "flagged": [],
+        "error_code": None,
+        "duration": 0.25,
+        "person_id": "the-person",
+        "started_at": NOON,
+        "created_at": None,
+        "log_position": 4,
+    }
+    assert (second["kind"], second["verdict"], second["error_code"]) == ("http", "failed", "timeout")
+    history.moderate(conversation, message, verdict("input"), attempt=2)
+    assert len(history.rows(message_moderations)) == 3
+    conversation.delete(history.now)
+    history.record(conversation)
+    assert history.rows(message_moderations) == []

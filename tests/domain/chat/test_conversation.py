@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, Truncation, Usage
+from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, FilterVerdict, Truncation, Usage, asked
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
@@ -349,3 +349,48 @@ def test_a_fork_whose_history_was_erased_goes_on_without_it() -> None:
         user="ada",
     )
     assert it.history(SECOND) == {}
+
+
+def moderate(conversation: Conversation, message: str = FIRST, **fields: Any) -> None:
+    verdict = FilterVerdict(
+        where="input",
+        position=0,
+        kind="words",
+        verdict="flagged",
+        action=fields.pop("action", "replace"),
+        checked=1,
+        flagged=["query"],
+        code=None,
+        started_at=NOW.isoformat(),
+        duration_ms=0.5,
+    )
+    conversation.moderate(
+        NOW, message=message, **{"attempt": 1, "verdicts": [verdict], "query": None, "inputs": None, **fields}
+    )
+
+
+def test_verdicts_are_recorded_while_the_message_is_open_and_only_if_there_are_any() -> None:
+    open = given(conversation(), ask)
+    open.when(lambda it: moderate(it, verdicts=[])).nothing()
+    open.when(moderate).then(Conversation.Moderated, message=FIRST, attempt=1, query=None)
+    given(conversation(), ask, fail).when(moderate).nothing()
+
+
+def test_a_question_that_a_filter_changed_is_asked_and_copied_as_the_filter_left_it() -> None:
+    it = given(conversation(), ask, lambda it: moderate(it, query="When does the *** open?"), answer).aggregate
+    assert asked(it.messages[FIRST]) == "When does the *** open?"
+    assert it.messages[FIRST]["query"] == "When does the sluice open?"
+    fork = Conversation.fork(SECOND, NOW, source=it, message=FIRST, name=None)
+    assert [each["query"] for each in fork.copied(FIRST)] == ["When does the *** open?"]
+    again = given(conversation(), ask, lambda it: moderate(it, query="***"), moderate).aggregate
+    assert asked(again.messages[FIRST]) == "When does the sluice open?"
+
+
+def test_a_question_with_a_preset_answer_is_in_no_history() -> None:
+    def follow(it: Conversation) -> None:
+        ask(it, message=SECOND)
+
+    plain = given(conversation(), ask, moderate, answer, follow).aggregate
+    preset = given(conversation(), ask, lambda it: moderate(it, action="answer"), answer, follow).aggregate
+    assert list(plain.history(SECOND)) == [FIRST]
+    assert list(preset.history(SECOND)) == []

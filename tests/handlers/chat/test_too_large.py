@@ -12,13 +12,14 @@ import pytest
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from handlers.chat.answer import Answer
+from handlers.chat.moderate import Moderate
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatModels, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites
+from tests.handlers.fakes import Cites, Guards
 from tests.memory import Memory
 
 
@@ -97,6 +98,7 @@ class Talk:
             self.wire,
             self.wire,
             Cites(),
+            Moderate(ModelCalls(self.desk.repository), cast("ChatModels", speaker), Guards()),
         )
         await answer(commit)
 
