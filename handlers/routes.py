@@ -17,6 +17,7 @@ from domain.access.permissions import UNLIMITED, Permission
 from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
+from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.knowledge import curation
@@ -29,7 +30,19 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
+from handlers.commands import (
+    access,
+    accounts,
+    annotation,
+    api_keys,
+    audit,
+    chat,
+    knowledge,
+    models,
+    retrieval,
+    tenants,
+    work,
+)
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -151,7 +164,21 @@ def makes_or_changes(
 ROUTES: dict[str, Route] = {
     "app.create": creates(App, chat.CreateApp, "app.manage", chat.create),
     "app.configure": changes_prepared(App, chat.ConfigureApp, "app.manage", chat.configure),
+    "app.set_annotation_reply": changes_prepared(
+        App, annotation.SetAnnotationReply, "app.manage", annotation.set_reply
+    ),
     "app.delete": changes(App, chat.DeleteApp, "app.manage", lambda app, at, _: app.delete(at)),
+    "annotation.create": creates(
+        Annotation, annotation.CreateAnnotation, "app.manage", annotation.create, person="conversation"
+    ),
+    "annotation.edit": changes(Annotation, annotation.EditAnnotation, "app.manage", annotation.edit, private=True),
+    "annotation.remove": changes(
+        Annotation,
+        annotation.RemoveAnnotation,
+        "app.manage",
+        lambda known, at, _: known.remove(at),
+        private=True,
+    ),
     "dataset.create": creates(Dataset, knowledge.CreateDataset, "dataset.manage", knowledge.create),
     "dataset.configure": changes_prepared(Dataset, knowledge.ConfigureDataset, "dataset.manage", knowledge.configure),
     "dataset.reprocess": changes(
@@ -234,6 +261,9 @@ ROUTES: dict[str, Route] = {
     "message.stop": changes(Conversation, chat.StopMessage, "chat", chat.stop, private=True),
     "message.retry": changes(
         Conversation, chat.RetryMessage, "chat", chat.retry, private=True, counts=("messages", "tokens")
+    ),
+    "message.suggest": changes_prepared(
+        Conversation, chat.SuggestQuestions, "chat", chat.suggest, private=True, counts=("tokens",)
     ),
     "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
     "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.chat.app import App, features
 from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, required
+from projections.engine.columns import Id, Time, derived_id, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(
@@ -26,6 +26,8 @@ app_model_configs = ReadModel(
     required("dataset_configs", JSONB, "Retrieval: datasets (ids) and settings."),
     required("opening_statement", Text, "Text that opens a conversation; {{name}} stands for a variable."),
     required("suggested_questions", JSONB, "Questions offered with the opening statement: a list of texts."),
+    required("suggested_questions_after_answer", JSONB, "enabled: message.suggest works; prompt and model, if set."),
+    optional("response_schema", JSONB, "JSON Schema that answers keep to; null for answers in words."),
     required("sensitive_word_avoidance", JSONB, "enabled: filters check questions or answers; configs: the filters."),
     required("retriever_resource", JSONB, "enabled: answers cite knowledge bases, because the app has some."),
     required("created_by", Text, "Actor who configured the app."),
@@ -58,6 +60,11 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "dataset_configs": {"datasets": event.datasets, "retrieval": event.retrieval},
         "opening_statement": around["opening_statement"],
         "suggested_questions": around["suggested_questions"],
+        "suggested_questions_after_answer": {
+            "enabled": around["suggest_after_answer"] is not None,
+            **(around["suggest_after_answer"] or {}),
+        },
+        "response_schema": around["response_schema"],
         "sensitive_word_avoidance": {"enabled": bool(around["moderation"]), "configs": around["moderation"]},
         "retriever_resource": {"enabled": bool(event.datasets)},
         "created_by": message.metadata.actor,

@@ -29,6 +29,12 @@ from projections.door_events import door_events
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
 from projections.limits import limits
+from projections.message_annotations import (
+    annotation_vectors,
+    app_annotation_hit_histories,
+    app_annotation_settings,
+    message_annotations,
+)
 from projections.message_feedbacks import message_feedbacks
 from projections.message_moderations import message_moderations
 from projections.messages import messages
@@ -54,6 +60,10 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         messages,
         message_feedbacks,
         message_moderations,
+        message_annotations,
+        annotation_vectors,
+        app_annotation_settings,
+        app_annotation_hit_histories,
         dataset_retriever_resources,
         end_users,
         providers,

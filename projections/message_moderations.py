@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from projections.engine.columns import Id, Time, derived_id, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of, messages
 
@@ -32,7 +32,6 @@ message_moderations = ReadModel(
     required("flagged", JSONB, "Flagged texts: query, inputs.<name>, or numbers of sentences, from 0."),
     optional("error_code", Text, "Error code of a check that failed; null if none did."),
     required("duration", Double, "Seconds that the checks took."),
-    person(),
     required("started_at", Time, "Time of the first check."),
     required("created_at", Time, "Time of the record."),
 )
@@ -60,7 +59,6 @@ def moderated(event: Conversation.Moderated, message: Recorded, of: Row) -> list
             "error_code": verdict["code"],
             "duration": verdict["duration_ms"] / 1000,
             "started_at": datetime.fromisoformat(verdict["started_at"]),
-            "person_id": message.metadata.person,
         }
         for number, verdict in enumerate(event.verdicts)
     ]

@@ -89,6 +89,13 @@ class FilterSettings(TypedDict):
     provider: Annotated[str | None, "Registered provider with the address and key of `http`; null for other kinds."]
 
 
+class SuggestSettings(TypedDict):
+    """Questions that a model suggests after an answer."""
+
+    prompt: Annotated[str, "Instructions to the model; empty for the built-in ones."]
+    model: Annotated[ModelSettings | None, "Chat model; null for the app's."]
+
+
 class Features(TypedDict):
     """Functions of an app around its answers."""
 
@@ -97,11 +104,22 @@ class Features(TypedDict):
     ]
     suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
     moderation: Annotated[list[FilterSettings], "Filters of questions and answers, in their order."]
+    suggest_after_answer: Annotated[SuggestSettings | None, "Suggests questions after an answer; null for none."]
+    response_schema: Annotated[dict[str, Any] | None, "JSON Schema that answers keep to; null for answers in words."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
     """The features, with neutral values for those that were added later."""
-    return cast("Features", {"opening_statement": "", "suggested_questions": [], "moderation": [], **given})
+    neutral = {"opening_statement": "", "suggested_questions": [], "moderation": []}
+    return cast("Features", {**neutral, "suggest_after_answer": None, "response_schema": None, **given})
+
+
+class AnnotationReply(TypedDict):
+    """Answers from annotations: questions that are close enough to a stored one get its answer."""
+
+    enabled: Annotated[bool, "True if stored answers are given."]
+    score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
+    embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
 
 
 class AnswerSettings(TypedDict):
@@ -128,6 +146,9 @@ class App(Aggregate):
     class_version = 3
     mode: str
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
+    annotation_reply: AnnotationReply | None = field(default=None, init=False)
+    annotation_model: str | None = field(default=None, init=False)
+    """The embedding model that all annotations are embedded with, and that questions are compared by."""
 
     class Event(aggregate.Event):
         pass
@@ -179,6 +200,28 @@ class App(Aggregate):
                 features=features(self.features),
             )
 
+    class AnnotationReplySet(Event):
+        """The app gives stored answers from now on, or no more."""
+
+        TOPIC = "app.annotation_reply_set.v1"
+        enabled: Annotated[bool, "True if stored answers are given."]
+        score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
+        embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
+
+        def apply(self, app: App) -> None:
+            app.annotation_reply = AnnotationReply(
+                enabled=self.enabled, score_threshold=self.score_threshold, embedding_model=self.embedding_model
+            )
+
+    class AnnotationsEmbedded(Event):
+        """All annotations of the app are embedded with a model, by which questions are compared from now on."""
+
+        TOPIC = "app.annotations_embedded.v1"
+        embedding_model: Annotated[str, "Embedding model."]
+
+        def apply(self, app: App) -> None:
+            app.annotation_model = self.embedding_model
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -208,6 +251,14 @@ class App(Aggregate):
         number = len(self.configurations) + 1
         if self.configuration != {"number": number - 1, **answer}:
             self.record(self.Configured, at, number=number, **answer)
+
+    def set_annotation_reply(self, at: datetime, **reply: Unpack[AnnotationReply]) -> None:
+        if self.annotation_reply != reply:
+            self.record(self.AnnotationReplySet, at, **reply)
+
+    def annotations_embedded(self, at: datetime, *, embedding_model: str) -> None:
+        if not self.deleted and self.annotation_model != embedding_model:
+            self.record(self.AnnotationsEmbedded, at, embedding_model=embedding_model)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

@@ -70,6 +70,7 @@ class Message(TypedDict):
     stalls: NotRequired[int]
     filtered_query: NotRequired[str]
     withheld: NotRequired[bool]
+    suggestions: NotRequired[str]
 
 
 def asked(message: Message) -> str:
@@ -133,6 +134,24 @@ class FilterVerdicts(TypedDict):
     verdicts: list[FilterVerdict]
     query: str | None
     inputs: dict[str, str] | None
+
+
+class Match(TypedDict):
+    """An annotation whose question is close enough."""
+
+    annotation: str
+    score: float
+    embedding_model: str
+
+
+class Suggestions(TypedDict):
+    """Questions that a model suggests after an answer; `code` and `reason` say why there are none."""
+
+    message: str
+    questions: list[str]
+    model_call: str
+    code: NotRequired[str | None]
+    reason: NotRequired[str | None]
 
 
 MessageId = Annotated[str, "Message."]
@@ -280,6 +299,44 @@ class Conversation(Aggregate):
             if self.query is not None:
                 message["filtered_query"] = self.query
             message["withheld"] = any((each["where"], each["action"]) == ("input", "answer") for each in self.verdicts)
+
+    class Matched(Event):
+        """The question is close enough to that of an annotation, whose answer it gets."""
+
+        TOPIC = "message.matched.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+        annotation: Annotated[str, "Annotation."]
+        score: Annotated[float, "Cosine of the two questions, up to 1."]
+        embedding_model: Annotated[str, "Embedding model of the questions."]
+
+        def apply(self, conversation: Conversation) -> None:
+            pass
+
+    class SuggestionsRequested(Event):
+        """Questions that the user may ask next were requested."""
+
+        TOPIC = "message.suggestions_requested.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+        configuration: Annotated[int, "Number of the configuration whose model suggests them."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["suggestions"] = "requested"
+
+    class Suggested(Event):
+        """A model suggested questions that the user may ask next, or it failed to."""
+
+        TOPIC = "message.suggested.v1"
+        PERSONAL = frozenset({"questions", "reason"})
+        message: MessageId
+        questions: Annotated[list[str], "Questions; empty on failure."]
+        model_call: Annotated[str, "Model call that suggested them; empty when none was made."]
+        code: Annotated[str | None, "Error code, see [codes](codes.md); null on success."] = None
+        reason: Annotated[str | None, "Error message; null on success."] = None
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["suggestions"] = "failed" if self.code else "suggested"
 
     class Failed(Event):
         """The answer failed."""
@@ -441,6 +498,10 @@ class Conversation(Aggregate):
         if moderation["verdicts"] and not self.ended(message):
             self.record(self.Moderated, at, message=message, **moderation)
 
+    def match(self, at: datetime, *, message: str, **match: Unpack[Match]) -> None:
+        if not self.ended(message):
+            self.record(self.Matched, at, message=message, app=self.app, **match)
+
     def answer(self, at: datetime, **answer: Unpack[Answer]) -> None:
         if not self.ended(answer["message"]):
             self.record(self.Answered, at, **answer)
@@ -480,6 +541,21 @@ class Conversation(Aggregate):
             self._must_be_known()
         if (known["rating"], known["rating_content"]) != (rating, content):
             self.record(self.Rated, at, message=message, app=self.app, rating=rating, content=content)
+
+    def request_suggestions(self, at: datetime, *, message: str, configuration: int) -> None:
+        """Request questions to ask next, again if they failed. Raises: Rejection."""
+        known = self.message(message)
+        if known["status"] not in ("answered", "stopped") or not known["answer"]:
+            raise Rejection("not_answered", f"Message {message} is {known['status']} and has no answer.", "message")
+        self._must_be_known()
+        if not known["query"]:
+            raise Rejection("too_old", f"The text of message {message} is no longer kept.", "message")
+        if known.get("suggestions", "failed") == "failed":
+            self.record(self.SuggestionsRequested, at, message=message, app=self.app, configuration=configuration)
+
+    def suggest(self, at: datetime, **suggested: Unpack[Suggestions]) -> None:
+        if not self.deleted and self.messages[suggested["message"]].get("suggestions") == "requested":
+            self.record(self.Suggested, at, **suggested)
 
     def rename(self, at: datetime, *, name: str) -> None:
         self._must_be_known()

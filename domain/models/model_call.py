@@ -82,9 +82,11 @@ class ModelCall(Aggregate):
         provider: Annotated[str, "Provider, by its name."]
         model: Annotated[str, "Name of the model at its provider."]
         cause_noun: Annotated[
-            str, "Purpose of the call: `message`, `document`, `replay`, or `dataset` for a test query."
+            str,
+            "Purpose of the call: `message`, `document`, `replay`, `annotation`, `suggestion` for a message, or "
+            "`dataset` for a test query.",
         ]
-        cause_id: Annotated[str, "Id of that message, document, replay or query."]
+        cause_id: Annotated[str, "Id of that message, document, replay, annotation or query."]
         request: Annotated[
             dict[str, Any],
             "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (the text with their "

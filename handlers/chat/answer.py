@@ -17,14 +17,17 @@ from domain.chat.app import App, Configuration
 from domain.chat.conversation import Citation, Conversation, Message, Truncation, Usage
 from domain.log import Commit
 from domain.models.model_call import TokenUsage
+from handlers.chat import structured
+from handlers.chat.annotations import STEP as ANNOTATION
+from handlers.chat.annotations import Match, MatchAnnotation
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
 from handlers.chat.moderate import STEP, Moderate, Moderation, Preset
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
-from handlers.models.prompt import Origin, Prompt, build_prompt
+from handlers.models.prompt import Origin, Prompt, Record, build_prompt
 from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
-from handlers.ports.models import ChatModels, ChatRequest, Citer, ModelError
+from handlers.ports.models import ChatModel, ChatModels, ChatRequest, Citer, ModelError, Schemas
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.attempt import Attempt, Ended, Verb
@@ -33,7 +36,7 @@ from handlers.work.work import WORKS
 
 log = structlog.get_logger(__name__)
 
-CALLS = ("embed", "filter", "rerank", "chat")
+CALLS = (ANNOTATION, "embed", "filter", "rerank", "chat", structured.STEP)
 """The steps of an answer that call a model."""
 
 
@@ -47,6 +50,8 @@ class Answer:
     stops: Stops
     citer: Citer
     moderate: Moderate
+    annotated: MatchAnnotation
+    schemas: Schemas
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -81,6 +86,9 @@ class Answer:
         try:
             async with asyncio.timeout(self.limit_s):
                 await self._filter_question(turn)
+                if match := await self.annotated(turn.cause, turn.configured(), turn.query):
+                    await self._give(turn, match.answer, milliseconds(began), match)
+                    return
                 retrieved = await self._retrieve_passages(turn)
                 try:
                     chat, prompt = await self._call_model(turn, stop, retrieved)
@@ -142,13 +150,36 @@ class Answer:
             passages=[
                 "\n\n".join(filter(None, (hit.entry.heading, hit.entry.content))) for hit in prompt.passages_used
             ],
+            schema=configuration["features"]["response_schema"],
             context_window=model["context_window"],
         )
         client = await self.models.get(turn.tenant, model)
         chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.record, retrieved.record)
         turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
+        if request.schema and turn.whole:
+            chat = await self._keep_to_schema(turn, stop, client, request, prompt.record)
         return chat, prompt
+
+    async def _keep_to_schema(
+        self, turn: _Turn, stop: asyncio.Event, client: ChatModel, request: ChatRequest, record: Record
+    ) -> Chat:
+        """Return the call whose answer is valid; ask once more for one. Raises: ModelError `invalid_answer`."""
+        assert turn.chat is not None
+        assert request.schema is not None
+        fault = await self.schemas.fault(turn.tenant, request.schema, turn.said)
+        if fault:
+            again, record = structured.ask_again(request, record, turn.said, fault)
+            await self._restart(turn)
+            provider, turn.whole = turn.chat.provider, False
+            turn.chat = self.calls.chat(turn.cause, provider, client, again, record, step=structured.STEP)
+            await _unless(stop, self._stream(turn, turn.chat))
+            if not turn.whole:
+                return turn.chat
+            if fault := await self.schemas.fault(turn.tenant, request.schema, turn.said):
+                raise ModelError("invalid_answer", f"The answer does not keep to the response_schema: {fault}")
+        turn.bare = structured.bare(turn.said)
+        return turn.chat
 
     async def _stream(self, turn: _Turn, chat: Chat) -> None:
         length = 0
@@ -198,7 +229,7 @@ class Answer:
         frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}
         await self._send(turn, {**frame, "finish_reason": chat.finish_reason})
 
-    async def _give(self, turn: _Turn, answer: str, duration_ms: float) -> None:
+    async def _give(self, turn: _Turn, answer: str, duration_ms: float, match: Match | None = None) -> None:
         """Record an answer that no model gave; what was shown of another one is withdrawn."""
         usage = (
             _usage(turn.chat.counted()) if turn.chat else Usage(prompt_tokens=0, completion_tokens=0, estimated=False)
@@ -207,10 +238,14 @@ class Answer:
             await self._send(turn, {"type": "replaced", "answer": answer})
         else:
             await self._show(turn, answer)
-        await self._end(
-            turn,
-            "answer",
-            lambda conversation, at: conversation.answer(
+
+        def give(conversation: Conversation, at: datetime) -> None:
+            if match:
+                score, model = match.score, match.embedding_model
+                conversation.match(
+                    at, message=turn.message, annotation=match.annotation, score=score, embedding_model=model
+                )
+            conversation.answer(
                 at,
                 message=turn.message,
                 answer=answer,
@@ -220,8 +255,9 @@ class Answer:
                 model_call=turn.chat.id if turn.chat else "",
                 duration_ms=duration_ms,
                 finish_reason=None,
-            ),
-        )
+            )
+
+        await self._end(turn, "answer", give)
         frame = {"type": "answered", "answer": answer, "citations": list[Citation](), "usage": usage}
         await self._send(turn, {**frame, "finish_reason": None})
 
@@ -275,7 +311,7 @@ class _Turn:
     """An attempt at an answer, and its call of a model as soon as it is made.
 
     `query` and `inputs` are as the filters of the app left them. `shown` is the number of frames with tokens; `whole`
-    says that all of the answer has arrived and passed.
+    says that all of the answer has arrived and passed, `bare` is a structured answer that is valid.
     """
 
     attempt: Attempt[Conversation]
@@ -287,6 +323,7 @@ class _Turn:
     inputs: Mapping[str, str] = field(default_factory=dict)
     shown: int = 0
     whole: bool = False
+    bare: str | None = None
     cause: Cause = field(init=False)
 
     @property
@@ -297,6 +334,8 @@ class _Turn:
     @property
     def said(self) -> str:
         """The answer so far, as it may be shown."""
+        if self.bare is not None:
+            return self.bare
         if self.filter:
             return self.filter.shown
         return self.chat.said if self.chat else ""
@@ -326,11 +365,15 @@ class _Turn:
     def state(self) -> Message:
         return self.conversation.messages[self.message]
 
-    def configuration(self) -> Configuration:
-        """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
+    def configured(self) -> App:
+        """Raises: Rejection `not_found` when the app was deleted."""
         if self.app is None or self.app.deleted:
             raise Rejection("not_found", "The app was deleted before it could answer.", "app")
-        return self.app.configurations[str(self.state["configuration"])]
+        return self.app
+
+    def configuration(self) -> Configuration:
+        """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
+        return self.configured().configurations[str(self.state["configuration"])]
 
 
 def _usage(counted: TokenUsage) -> Usage:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from domain.aggregate import Rejection
 from domain.chat.app import AnswerSettings, App
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
@@ -28,9 +29,19 @@ from handlers.commands.fields import (
     one_builtin,
 )
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
+from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
+
+
+def _schema(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if fault := schema_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+ResponseSchema = Annotated[dict[str, JsonValue], at_most(kib=16), AfterValidator(_schema)]
 
 FilterWord = Annotated[str, Field(max_length=100), AfterValidator(not_blank)]
 
@@ -112,6 +123,15 @@ class FilterFields(Part):
         return self
 
 
+class SuggestFields(Part):
+    """Questions that a model suggests after an answer."""
+
+    prompt: Annotated[str, Field(max_length=1000)] = Field(
+        "", description="Instructions to the model; empty for the built-in ones"
+    )
+    model: ModelFields | None = Field(None, description="Chat model; null for the app's")
+
+
 class FeatureFields(Part):
     """Functions of an app around its answers."""
 
@@ -123,6 +143,12 @@ class FeatureFields(Part):
     )
     moderation: Annotated[list[FilterFields], Field(max_length=10)] = Field(
         [], description="Filters of questions and answers, in their order"
+    )
+    suggest_after_answer: SuggestFields | None = Field(
+        None, description="Have `message.suggest` suggest questions after an answer; null for none"
+    )
+    response_schema: ResponseSchema | None = Field(
+        None, description="JSON Schema that answers keep to, an object; null for answers in words"
     )
 
 
@@ -159,9 +185,15 @@ class ConfigureApp(Command):
 
     @model_validator(mode="after")
     def _model_checks(self) -> ConfigureApp:
-        asked = any(filter.kind == "model" and filter.model is None for filter in self.features.moderation)
-        if asked and self.model.provider == BUILTIN:
+        if self.model.provider != BUILTIN:
+            return self
+        suggesting = self.features.suggest_after_answer
+        if any(filter.kind == "model" and filter.model is None for filter in self.features.moderation):
             raise ValueError("A filter of features needs its own model with provider 'builtin': it checks no texts")
+        if suggesting and (suggesting.model is None or suggesting.model.provider == BUILTIN):
+            raise ValueError("The suggestions of features need a model of another provider than 'builtin'")
+        if self.features.response_schema is not None:
+            raise ValueError("The answers of provider 'builtin' keep to no response_schema of features")
         return self
 
 
@@ -195,6 +227,13 @@ class RetryMessage(Command):
 
     conversation: ConversationId
     message: MessageId = Field(description="Message whose answer failed")
+
+
+class SuggestQuestions(Command):
+    """Have a model suggest questions that the user may ask after an answer."""
+
+    conversation: ConversationId
+    message: MessageId = Field(description="Answered message")
 
 
 class RateMessage(Command):
@@ -272,6 +311,19 @@ def stop(conversation: Conversation, at: datetime, command: StopMessage) -> None
 
 def retry(conversation: Conversation, at: datetime, command: RetryMessage) -> None:
     conversation.retry(at, message=command.message)
+
+
+async def suggest(command: SuggestQuestions, given: Preparation) -> Change[Conversation]:
+    conversation = await given.get(Conversation, command.conversation)
+    if conversation is None or conversation.deleted:
+        raise not_found(Conversation, command.conversation, "conversation")
+    app = await given.get(App, conversation.app)
+    configuration = app.configuration if app and not app.deleted else None
+    if configuration is None or configuration["features"]["suggest_after_answer"] is None:
+        sentence = "The app suggests no questions: configure features.suggest_after_answer first."
+        raise Rejection("not_enabled", sentence, "conversation")
+    number = configuration["number"]
+    return lambda known, at: known.request_suggestions(at, message=command.message, configuration=number)
 
 
 def rate(conversation: Conversation, at: datetime, command: RateMessage) -> None:

@@ -159,6 +159,14 @@ class ModelCalls:
             await asyncio.gather(*(self._lose(cause, name, attempt) for name in series))
         return replace(cause, completed=completed, made=made)
 
+    async def next_attempt(self, cause: Cause, step: str) -> Cause:
+        """Return the cause in the first attempt that has made no call in this step, for work that does not count its
+        attempts, with the call that an earlier attempt completed. Raises: Unavailable."""
+        attempt = 1
+        while await self._repository.commits(ModelCall, cause.metadata.tenant, cause.call(step, attempt)):
+            attempt += 1
+        return await self.take_over(replace(cause, attempt=attempt), step)
+
     async def _lose(self, cause: Cause, name: str, attempt: int) -> None:
         """End the calls of a series that an earlier attempt left open."""
         for number in itertools.count():

@@ -338,14 +338,17 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 
 
 def _for_search(call: ModelCall.Requested) -> bool:
-    """Return True when a call helps to search: of the chats, the one that makes a filter out of the question."""
-    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(call.cause_id, call.attempt)
+    """Return True when a call helps to search: of the chats, the one that makes a filter out of the question; of the
+    embeddings, all but the one that looks for an annotation."""
+    if call.kind == "embedding":
+        return call.originator_id != _call_of(call.cause_id, "annotation", call.attempt)
+    return call.kind == "rerank" or call.originator_id == _call_of(call.cause_id, "filter", call.attempt)
 
 
 @lru_cache(maxsize=1024)
-def _filter_call(message: str, attempt: int) -> str:
-    """The id of the call that makes a filter out of a question."""
-    return commit_id(message, f"filter:{attempt}")
+def _call_of(message: str, step: str, attempt: int) -> str:
+    """The id of the call that an attempt at an answer makes in a step."""
+    return commit_id(message, f"{step}:{attempt}")
 
 
 def retrieval_span(event: Any, message: Recorded) -> str | None:

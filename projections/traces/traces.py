@@ -187,10 +187,14 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
+_OTHERS = {"dataset": "dataset.test", "suggestion": "message.suggest", "annotation": "annotation.create"}
+"""Commands whose calls have no handler with a span, by the noun that the calls name."""
+
+
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
     """No handler of a message, document or replay made the call: an index is built, or a dataset is tested."""
-    name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
+    name = _OTHERS.get(event.cause_noun, f"index.{event.kind}")
     return _begun(event, message, "index", name)
 
 

@@ -23,6 +23,7 @@ from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
+from domain.chat.annotation import Annotation
 from domain.chat.app import (
     App,
     Condition,
@@ -32,6 +33,7 @@ from domain.chat.app import (
     ModelSettings,
     RerankSettings,
     RetrievalSettings,
+    SuggestSettings,
     Variable,
 )
 from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
@@ -246,6 +248,8 @@ def _answers() -> Iterator[Aggregate]:
             opening_statement="Ask me about the {{canal}}.",
             suggested_questions=["When does the lock open?"],
             moderation=[_FILTER],
+            suggest_after_answer=SuggestSettings(prompt="", model=None),
+            response_schema=None,
         ),
     )
     talk = Conversation.begin(
@@ -283,6 +287,7 @@ def _answers() -> Iterator[Aggregate]:
         query="When does the **** open?",
         inputs=None,
     )
+    talk.match(_at(17.75), message=_id(4), annotation=_id(8), score=0.9375, embedding_model="a-model")
     talk.answer(
         _at(18),
         message=_id(4),
@@ -308,6 +313,13 @@ def _answers() -> Iterator[Aggregate]:
         duration_ms=812.4,
         finish_reason="stop",
     )
+    talk.request_suggestions(_at(18.25), message=_id(4), configuration=1)
+    talk.suggest(
+        _at(18.5),
+        message=_id(4),
+        questions=["And on Sundays?", "How long does it stay open?", "What does it cost?"],
+        model_call=_id(7),
+    )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
     talk.retry(_at(20), message=_id(5))
     talk.stop(_at(20), message=_id(6))
@@ -316,8 +328,23 @@ def _answers() -> Iterator[Aggregate]:
     fork = Conversation.fork(_id(10), _at(22.5), source=talk, message=_id(4), name="What if it were Sunday?")
     talk.rename(_at(23), name="Opening times")
     talk.delete(_at(24))
+    app.set_annotation_reply(_at(24.25), enabled=True, score_threshold=0.9, embedding_model=None)
+    app.annotations_embedded(_at(24.5), embedding_model="a-model")
     app.delete(_at(25))
-    yield from (app, talk, fork)
+    annotation = Annotation.begin(
+        Annotation.Created,
+        _id(8),
+        _at(16),
+        app=app.id,
+        question="When does the lock open?",
+        answer="At six in the morning.",
+        conversation=talk.id,
+        message=_id(4),
+    )
+    annotation.embed(_at(16.25), revision=1, embedding_model="a-model/cpu/float32", vector="ADoAOA==")
+    annotation.edit(_at(16.5), question=None, answer="At six, on Sundays never.")
+    annotation.remove(_at(16.75))
+    yield from (app, talk, fork, annotation)
 
 
 def _calls() -> Iterator[Aggregate]:

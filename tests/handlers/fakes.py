@@ -12,12 +12,16 @@ import numpy as np
 from domain.chat.app import ModelSettings
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
+from handlers.chat.annotations import unpack
 from handlers.chat.evidence import evidence
+from handlers.chat.structured import fault
+from handlers.ports.annotations import Nearest
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
 from handlers.ports.filters import Check, Finding
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError
+from tests.memory import Memory
 
 
 class Lines:
@@ -75,6 +79,45 @@ class Guards:
         flagged = {name: text for name, text in check.texts.items() if self.flags(text)}
         changed = {name: self.changes(text) for name, text in flagged.items()} if self.changes else {}
         return Finding(bool(flagged), changed)
+
+
+class Here:
+    """Checks answers by schemas in this process."""
+
+    async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
+        return fault(schema, answer)
+
+
+class Notes:
+    """Annotations as the tables have them, from the log in memory; there is none without one."""
+
+    def __init__(self, memory: Memory | None = None, desk: Any = None) -> None:
+        self.memory = memory
+        self.desk = desk
+
+    async def _all(self, app: str) -> list[tuple[str, list[Any]]]:
+        messages = self.memory.streams["EVENTS"].messages if self.memory else []
+        ids = dict.fromkeys(
+            message.subject.rpartition(".")[2] for message in messages if ".annotation." in message.subject
+        )
+        found = [(id, await self.desk.events("annotation", id)) for id in ids]
+        return [(id, events) for id, events in found if events[0].app == app]
+
+    async def of(self, tenant: str, app: str, sequence: int) -> list[str]:
+        return [id for id, _ in await self._all(app)][::-1]
+
+    async def nearest(self, tenant: str, app: str, model: str, vector: Vectors) -> Nearest | None:
+        best: Nearest | None = None
+        for id, events in await self._all(app):
+            packed = None
+            for event in events:
+                if event.TOPIC in ("annotation.edited.v1", "annotation.removed.v1"):
+                    packed = None
+                elif event.TOPIC == "annotation.embedded.v1" and event.embedding_model == model:
+                    packed = event.vector
+            if packed and (best is None or float(unpack(packed) @ vector) > best.score):
+                best = Nearest(id, min(float(unpack(packed) @ vector), 1.0))
+        return best
 
 
 class Words:

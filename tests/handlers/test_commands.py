@@ -201,6 +201,18 @@ for _ in range(MAX_DEPTH):
             "features.moderation",
         ),
         (chat.ConfigureApp, {"app": ID, "features": {"moderation": [{"kind": "model"}]}}, "features"),
+        (chat.ConfigureApp, {"app": ID, "features": {"suggest_after_answer": {}}}, "features"),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"suggest_after_answer": {"prompt": "x" * 1001}}},
+            "features.suggest_after_answer.prompt",
+        ),
+        (chat.ConfigureApp, {"app": ID, "features": {"response_schema": {"type": "object"}}}, "features"),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"response_schema": {"type": "array"}}},
+            "features.response_schema",
+        ),
         (
             chat.ConfigureApp,
             {"app": ID, "features": {"suggested_questions": ["x"] * 11}},
@@ -278,6 +290,7 @@ def test_references_are_found_wherever_they_are() -> None:
         "retrieval.rerank.provider": Provider,
         "features.moderation[].model.provider": Provider,
         "features.moderation[].provider": Provider,
+        "features.suggest_after_answer.model.provider": Provider,
     }
     configure = chat.ConfigureApp(app=ID, model=chat.ModelFields(provider="lab", name="small"), datasets=[ID, OTHER])
     assert found(configure) == [

@@ -367,7 +367,9 @@ class Anything:
         await desk.done("provider.register", name="lab", base_url="https://example.com")
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
-        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
+        suggesting = {"suggest_after_answer": {"model": {"provider": "lab", "name": "m"}}}
+        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}], features=suggesting)
+        ids["annotation"] = await desk.done("annotation.create", app=ids["app"], question="?", answer="!")
         await desk.done("dataset.add_metadata_field", dataset=ids["dataset"], name="year", type="number")
         ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
         await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
@@ -422,6 +424,15 @@ class Anything:
                 "retrieval": st.fixed_dictionaries({"top_k": st.integers(1, 50)}),
             },
             "app.delete": {"app": st.just(ids["app"])},
+            "app.set_annotation_reply": {
+                "app": st.just(ids["app"]),
+                "enabled": st.booleans(),
+                "score_threshold": st.floats(0, 1),
+                "embedding_model": st.sampled_from(EMBEDDING_MODELS) | st.none(),
+            },
+            "annotation.create": {"app": st.just(ids["app"]), "question": text, "answer": text},
+            "annotation.edit": {"annotation": st.just(ids["annotation"]), "answer": text},
+            "annotation.remove": {"annotation": st.just(ids["annotation"])},
             "dataset.create": {"name": text},
             "dataset.configure": {
                 "dataset": st.just(ids["dataset"]),
@@ -461,6 +472,7 @@ class Anything:
                 "content": text,
             },
             "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
+            "message.suggest": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
             "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
             "quarantine.discard": {

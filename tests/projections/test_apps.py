@@ -58,6 +58,8 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "dataset_configs": {"datasets": ["some"], "retrieval": RETRIEVAL},
         "opening_statement": "",
         "suggested_questions": [],
+        "suggested_questions_after_answer": {"enabled": False},
+        "response_schema": None,
         "sensitive_word_avoidance": {"enabled": False, "configs": []},
         "retriever_resource": {"enabled": True},
         "created_by": "ada",

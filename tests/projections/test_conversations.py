@@ -257,7 +257,6 @@ def test_given_filters_when_they_check_a_message_then_each_verdict_has_a_row_unt
         "flagged": [],
         "error_code": None,
         "duration": 0.25,
-        "person_id": "the-person",
         "started_at": NOON,
         "created_at": None,
         "log_position": 4,

@@ -11,6 +11,7 @@ import pytest
 
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
+from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
 from handlers.chat.moderate import Moderate
 from handlers.models.model_calls import PARTIAL, ModelCalls
@@ -19,7 +20,7 @@ from handlers.ports.models import ChatModels, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, Guards
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words
 from tests.memory import Memory
 
 
@@ -99,6 +100,8 @@ class Talk:
             self.wire,
             Cites(),
             Moderate(ModelCalls(self.desk.repository), cast("ChatModels", speaker), Guards()),
+            MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), OneModel(Words()), Notes()),
+            Here(),
         )
         await answer(commit)
 
