@@ -36,6 +36,7 @@ from tests.lexical_model import lexical_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
+    "journeys/test_around.py",
     "journeys/test_bad_input.py",
     "ops/test_supervisor.py",
     "adapters/embedding/test_engine.py",
@@ -78,6 +79,7 @@ EMBEDDING = (
 STACK = (
     "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
+    "journeys/test_around.py",
     "journeys/test_bad_input.py",
     "journeys/test_fairness.py",
     "journeys/test_formats.py",

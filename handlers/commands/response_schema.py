@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 DEEPEST = 16
@@ -23,7 +24,6 @@ _REFUSED = (
     *("definitions", "dependencies", "unevaluatedItems", "unevaluatedProperties"),
 )
 _REFERENCE = "#/$defs/"
-_NESTED = re.compile(r"[*+}][^()]*+\)[*+{]")
 
 
 class _Invalid(Exception):
@@ -112,12 +112,21 @@ def _patterns(schema: Mapping[str, Any]) -> Iterator[object]:
     yield from named if isinstance(named, dict) else ()
 
 
+def _repeats_a_repeat(pattern: str) -> bool:
+    """True if a group that has a repeat is repeated, as in `(a+)+`."""
+    parts = pattern.split(")")
+    return any(
+        after.startswith(("*", "+", "{")) and set(before.rpartition("(")[2]) & set("*+}")
+        for before, after in pairwise(parts)
+    )
+
+
 def _check_pattern(pattern: object) -> None:
     """Checks run in a process with a time limit; what is sure to exceed it is refused here. Raises: _Invalid."""
     if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
         raise _Invalid(f"A pattern must be a text of at most {LONGEST_PATTERN} characters")
-    if _NESTED.search(pattern):
-        raise _Invalid("A pattern must not repeat a group that ends with a repeat")
+    if _repeats_a_repeat(pattern):
+        raise _Invalid("A pattern must not repeat a group that has a repeat")
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:

@@ -394,3 +394,36 @@ def test_a_question_with_a_preset_answer_is_in_no_history() -> None:
     preset = given(conversation(), ask, lambda it: moderate(it, action="answer"), answer, follow).aggregate
     assert list(plain.history(SECOND)) == [FIRST]
     assert list(preset.history(SECOND)) == []
+
+
+def suggest(conversation: Conversation) -> None:
+    conversation.request_suggestions(NOW, message=FIRST, configuration=2)
+
+
+def suggested(conversation: Conversation, **fields: Any) -> None:
+    conversation.suggest(NOW, **{"message": FIRST, "questions": ["Why?"], "model_call": CALL, **fields})
+
+
+def test_suggestions_are_requested_after_an_answer_until_there_are_some() -> None:
+    given(conversation(), ask).when(suggest).rejects("not_answered", "message")
+    given(conversation(), ask, answer).once(
+        suggest, Conversation.SuggestionsRequested, message=FIRST, app=APP, configuration=2
+    )
+    it = given(conversation(), ask, answer, suggest).once(
+        suggested, Conversation.Suggested, questions=["Why?"], code=None
+    )
+    it.when(suggest).nothing()
+
+    def failed(it: Conversation) -> None:
+        suggested(it, questions=[], code="timeout", reason="Silence.")
+
+    given(conversation(), ask, answer, suggest, failed).when(suggest).then(Conversation.SuggestionsRequested)
+    given(conversation(), ask, answer).when(suggested).nothing()
+
+
+def test_a_match_is_recorded_while_the_message_is_open() -> None:
+    def match(it: Conversation) -> None:
+        it.match(NOW, message=FIRST, annotation=SECOND, score=0.95, embedding_model="a-model")
+
+    given(conversation(), ask).when(match).then(Conversation.Matched, app=APP, annotation=SECOND, score=0.95)
+    given(conversation(), ask, answer).when(match).nothing()
