@@ -116,10 +116,11 @@ def ended(row: Row, event: ModelCall.Completed | ModelCall.Failed | ModelCall.Ca
 
 
 def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
-    """The columns of the tokens of a call, and of their cost."""
+    """The columns of the tokens of a call, and of their cost; a filter's server takes none."""
     if usage is None:
         return {}
     call = Call(row["provider"], row["server"], row["model"], row["created_at"])
+    free = row["kind"] == "moderation" and not usage["prompt_tokens"] + usage["completion_tokens"]
     return {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],
@@ -128,7 +129,7 @@ def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
         "reasoning_tokens": usage["reasoning_tokens"],
         "tokens_estimated": usage["estimated"],
         "usage": usage["raw"],
-        "cost": values.prices.cost(call, usage),
+        "cost": 0.0 if free else values.prices.cost(call, usage),
         "price_version": values.prices.version,
     }
 
