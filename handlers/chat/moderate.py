@@ -269,8 +269,7 @@ class Moderation:
             model["parameters"],
             context_window=model["context_window"],
         )
-        origins = [{}, {"from": STEP, "message_id": self.place.cause.id}]
-        record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
+        record = Record([literal(message, {}) for message in messages], {})
         cause, provider = self.place.cause, model["provider"]
         chat = self.moderate.calls.chat(cause, provider, client, request, record, step=step, kind="moderation")
         async with aclosing(chat.texts()) as said:
