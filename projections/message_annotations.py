@@ -45,6 +45,7 @@ annotation_vectors = ReadModel(
     required("embedding_model", Text, "Identity of the embedding model."),
     required("vector", Text, "Numbers of 16 bits, little-endian, in Base64."),
     person(),
+    required("created_at", Time, "When the question was embedded."),
 )
 annotation_vectors.clears(Annotation.Edited, column="annotation_id")
 annotation_vectors.clears(Annotation.Removed, column="annotation_id")
