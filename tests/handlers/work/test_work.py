@@ -80,7 +80,12 @@ def test_an_entry_is_whole(name: str, work: Work) -> None:
 
 
 def test_works_that_cost_money_are_tried_once() -> None:
-    assert {name for name, work in WORKS.items() if work.tries == 1} == {"answer", "query_datasets", "replay"}
+    assert {name for name, work in WORKS.items() if work.tries == 1} == {
+        "answer",
+        "query_datasets",
+        "replay",
+        "suggest",
+    }
 
 
 def test_every_pending_work_has_an_example() -> None:
