@@ -11,6 +11,7 @@ from domain.access.limits import Limits
 from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
+from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.chat.tags import Tags
@@ -35,6 +36,7 @@ NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
     for noun in (
         Account,
+        Annotation,
         ApiKey,
         App,
         Budget,

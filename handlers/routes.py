@@ -17,6 +17,7 @@ from domain.access.permissions import UNLIMITED, Permission
 from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
+from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.chat.tags import Tags
@@ -36,6 +37,7 @@ from domain.work.quarantine import Quarantine
 from handlers.commands import (
     access,
     accounts,
+    annotation,
     api_keys,
     apps,
     audit,
@@ -170,6 +172,9 @@ def makes_or_changes(
 ROUTES: dict[str, Route] = {
     "app.create": creates(App, chat.CreateApp, "app.manage", chat.create),
     "app.configure": changes_prepared(App, chat.ConfigureApp, "app.manage", chat.configure),
+    "app.set_annotation_reply": changes_prepared(
+        App, annotation.SetAnnotationReply, "app.manage", annotation.set_reply
+    ),
     "app.delete": changes(App, chat.DeleteApp, "app.manage", lambda app, at, _: app.delete(at)),
     "app.rename": changes(App, apps.RenameApp, "app.manage", apps.rename),
     "app.set_icon": changes_prepared(App, apps.SetIcon, "app.manage", apps.set_icon),
@@ -179,6 +184,17 @@ ROUTES: dict[str, Route] = {
     "tag.delete": makes_or_changes(Tags, tags.DeleteTag, "dataset.manage", tags.delete, target="kind"),
     "tag.bind": makes_or_changes(Tags, tags.BindTag, "dataset.manage", tags.bind, target="kind"),
     "tag.unbind": makes_or_changes(Tags, tags.UnbindTag, "dataset.manage", tags.unbind, target="kind"),
+    "annotation.create": creates(
+        Annotation, annotation.CreateAnnotation, "app.manage", annotation.create, person="conversation"
+    ),
+    "annotation.edit": changes(Annotation, annotation.EditAnnotation, "app.manage", annotation.edit, private=True),
+    "annotation.remove": changes(
+        Annotation,
+        annotation.RemoveAnnotation,
+        "app.manage",
+        lambda known, at, _: known.remove(at),
+        private=True,
+    ),
     "dataset.create": creates(Dataset, knowledge.CreateDataset, "dataset.manage", knowledge.create),
     "dataset.configure": changes_prepared(Dataset, knowledge.ConfigureDataset, "dataset.manage", knowledge.configure),
     "dataset.reprocess": changes(
@@ -282,6 +298,9 @@ ROUTES: dict[str, Route] = {
     ),
     "message.save": changes(Conversation, chat.SaveMessage, "chat", chat.save, private=True),
     "message.unsave": changes(Conversation, chat.UnsaveMessage, "chat", chat.unsave, private=True),
+    "message.suggest": changes_prepared(
+        Conversation, chat.SuggestQuestions, "chat", chat.suggest, private=True, counts=("tokens",)
+    ),
     "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
     "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),
     "conversation.request_name": changes_prepared(

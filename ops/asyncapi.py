@@ -54,16 +54,19 @@ class OutcomeMessage(BaseModel):
 class LiveFrame(BaseModel):
     """A step of a growing answer: lost without a subscriber."""
 
-    type: Literal["restarted", "retrieved", "token", "answered", "failed", "stopped"]
+    type: Literal["restarted", "retrieved", "token", "replaced", "answered", "failed", "stopped", "suggested"]
     hits: int | None = Field(None, description="retrieved: number of segments")
     index: int | None = Field(None, description="token: its number from 0, a gap is a loss")
     text: str | None = Field(None, description="token: the text to append")
     attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
-    answer: str | None = Field(None, description="answered: the whole text; stopped: the part that arrived")
+    answer: str | None = Field(
+        None, description="answered: the whole text; replaced: the text so far; stopped: the part shown"
+    )
     citations: list[dict[str, Any]] | None = Field(None, description="answered: as in message.answered")
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")
     finish_reason: str | None = Field(None, description="answered: reason for the end, as the model's server gives it")
-    code: str | None = Field(None, description="failed: error code")
+    questions: list[str] | None = Field(None, description="suggested: questions that the user may ask next")
+    code: str | None = Field(None, description="failed: error code; suggested: likewise, null on success")
     reason: str | None = Field(None, description="failed: error message")
 
 

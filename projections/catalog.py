@@ -31,7 +31,14 @@ from projections.door_events import door_events
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
 from projections.limits import limits
+from projections.message_annotations import (
+    annotation_vectors,
+    app_annotation_hit_histories,
+    app_annotation_settings,
+    message_annotations,
+)
 from projections.message_feedbacks import message_feedbacks
+from projections.message_moderations import message_moderations
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.pinned_conversations import pinned_conversations
@@ -68,6 +75,11 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         pinned_conversations,
         saved_messages,
         message_feedbacks,
+        message_moderations,
+        message_annotations,
+        annotation_vectors,
+        app_annotation_settings,
+        app_annotation_hit_histories,
         dataset_retriever_resources,
         end_users,
         providers,
@@ -75,7 +87,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         tenant_default_models,
         routes,
     ),
-    "traces": (texts, turns, provider_models, model_calls, retrievals, replays, subjects, traces, spans),
+    "traces": (texts, provider_models, model_calls, turns, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, quotas, quota_windows, limits, sql_logins, dead_letters, tags, tag_bindings),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }

@@ -42,9 +42,11 @@ messages = ReadModel(
     optional("tokens_estimated", Boolean, "The model's server did not count the tokens; null before the answer."),
     optional("segments_cut", Integer, "Segments that did not fit the context window; null before the answer."),
     optional("messages_cut", Integer, "Earlier messages that did not fit the context window; null before the answer."),
-    optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before."),
+    optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before, and without one."),
     optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
     optional("stop_requested_at", Time, "Time of the request to stop; null where there is none."),
+    optional("suggested_questions", JSONB, "Questions suggested after the answer; null before, and for none."),
+    optional("suggestion_error", Text, "Error code of questions that could not be suggested; null for none."),
     required("trace_id", Id, "Command that had it asked, or asked again last: its trace, in traces."),
     person(),
     required("created_at", Time, "When it was asked."),
@@ -55,7 +57,15 @@ messages.clears(Conversation.Deleted, column="conversation_id")
 messages.clears(App.Deleted, column="app_id")
 messages.sets(
     EndUser.Erased,
-    {"from_end_user_id": "", "end_user": "", "query": "", "inputs": {}, "answer": "", "error": None},
+    {
+        "from_end_user_id": "",
+        "end_user": "",
+        "query": "",
+        "inputs": {},
+        "answer": "",
+        "error": None,
+        "suggested_questions": None,
+    },
     column="person_id",
 )
 
@@ -102,7 +112,7 @@ def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
         "tokens_estimated": event.usage["estimated"],
         "segments_cut": event.cut["segments"],
         "messages_cut": event.cut["messages"],
-        "model_call_id": event.model_call,
+        "model_call_id": event.model_call or None,
         "provider_response_latency": event.duration_ms / 1000,
     }
 
@@ -122,6 +132,16 @@ def retried(row: Row, event: Conversation.Retried, message: Recorded) -> Row:
         "stop_requested_at": None,
         "trace_id": message.metadata.correlation,
     }
+
+
+@messages.changes(Conversation.SuggestionsRequested, pick=message_of)
+def suggestions_requested(row: Row, event: Conversation.SuggestionsRequested, message: Recorded) -> Row:
+    return {"suggested_questions": None, "suggestion_error": None}
+
+
+@messages.changes(Conversation.Suggested, pick=message_of)
+def suggested(row: Row, event: Conversation.Suggested, message: Recorded) -> Row:
+    return {"suggested_questions": event.questions or None, "suggestion_error": event.code}
 
 
 @messages.changes(Conversation.StopRequested, pick=message_of)

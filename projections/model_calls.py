@@ -15,13 +15,13 @@ from projections.engine.read_model import ReadModel, Row, originator
 from projections.engine.values import Values
 from projections.provider_models import provider_models
 from projections.values.fingerprint import fingerprint
-from projections.values.prices import Call
+from projections.values.prices import Call, Cost
 
 model_calls = ReadModel(
     "model_calls",
     "Calls of models, each recorded before it is sent. They outlive what they were made for.",
     key("id", "Call."),
-    required("kind", Text, "chat, embedding or rerank."),
+    required("kind", Text, "chat, embedding, rerank or moderation."),
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
@@ -36,7 +36,7 @@ model_calls = ReadModel(
         "request",
         JSONB,
         "Content sent. Of a chat: parameters, and messages in pieces, which the view model_call_requests puts "
-        "together. Of an embedding: texts, tokens. Of a rerank: query, segments.",
+        "together. Of an embedding: texts, tokens. Of a rerank: query, segments. Of a filter's server: where, texts.",
     ),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
     required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),
@@ -147,11 +147,12 @@ def ended(row: Row, event: ModelCall.Completed | ModelCall.Failed | ModelCall.Ca
 
 
 def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
-    """The columns of the tokens of a call, and of their cost."""
+    """The columns of the tokens of a call, and of their cost; a filter's server takes none."""
     if usage is None:
         return {}
     call = Call(row["provider"], row["server"], row["model"], row["created_at"])
-    cost = values.prices.cost(call, usage, row["entry_prices"])
+    free = row["kind"] == "moderation" and not usage["prompt_tokens"] + usage["completion_tokens"]
+    cost = Cost(0.0, None) if free else values.prices.cost(call, usage, row["entry_prices"])
     return {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],

@@ -12,6 +12,7 @@ from domain.models.passage import Passage
 from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of
+from projections.model_calls import model_calls
 
 texts = ReadModel(
     "texts",
@@ -80,9 +81,15 @@ def forked(event: Conversation.Forked, message: Recorded) -> list[Row]:
     ]
 
 
-@turns.changes(Conversation.Answered, pick=message_of)
-def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
-    return {"answer": None, "model_call_id": event.model_call}
+def _call_of(event: Conversation.Answered, message: Recorded) -> str | None:
+    return event.model_call or None
+
+
+@turns.changes(Conversation.Answered, pick=message_of, related=(model_calls, _call_of))
+def answered(row: Row, event: Conversation.Answered, message: Recorded, call: Row | None) -> Row:
+    """An answer is here where it is not word for word the call's, because filters or stored answers took part."""
+    answer = None if call and call["response"] == event.answer else event.answer
+    return {"answer": answer, "model_call_id": event.model_call or None}
 
 
 @turns.changes(Conversation.Stopped, pick=message_of)

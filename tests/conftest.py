@@ -37,6 +37,7 @@ from tests.small_model import narrow_model, small_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
+    "journeys/test_around.py",
     "journeys/test_bad_input.py",
     "ops/test_supervisor.py",
     "adapters/embedding/test_engine.py",
@@ -80,6 +81,7 @@ STACK = (
     "adapters/models/test_llama_cpp.py",
     "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
+    "journeys/test_around.py",
     "journeys/test_bad_input.py",
     "journeys/test_fairness.py",
     "journeys/test_formats.py",

@@ -35,7 +35,7 @@ Outcome = dict[str, Any]
 
 Frame = dict[str, Any]
 """A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; after
-`restarted` another worker answers from the beginning."""
+`restarted` the answer begins again, and `replaced` withdraws what was shown."""
 
 LAST_FRAMES = ("answered", "failed", "stopped")
 POLL = 2.0

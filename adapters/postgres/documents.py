@@ -60,7 +60,7 @@ class PostgresDocuments:
         try:
             async with asyncio.timeout(self._timeout):
                 while True:
-                    [(reached,)] = await self._rows(_REACHED, {})
+                    [(reached,)] = await self._rows(REACHED, {})
                     if reached >= sequence:
                         break
                     await asyncio.sleep(POLL_S)
@@ -92,7 +92,7 @@ def _test(name: str, operator: str, number: int) -> str:
     return test.replace("$name", f"%(name_{number})s").replace("$value", f"%(value_{number})s")
 
 
-_REACHED = "SELECT coalesce(max(sequence), 0) FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'"
+REACHED = "SELECT coalesce(max(sequence), 0) FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'"
 
 _MATCHING = """
 SELECT id FROM headrace.documents WHERE tenant_id = %(tenant)s AND dataset_id = ANY (%(datasets)s::text[])

@@ -75,6 +75,29 @@ def settings(given: Mapping[str, Any]) -> RetrievalSettings:
     )
 
 
+class FilterSettings(TypedDict):
+    """A filter that questions and answers must pass."""
+
+    kind: Annotated[str, "`words`: a list of words; `model`: a chat model; `http`: a server."]
+    where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer; `both`."]
+    action: Annotated[str, "On flagged text: `answer` with a preset text, `replace` it, or `refuse` the whole message."]
+    text: Annotated[str, "Preset answer, or text in place of what is replaced; empty for stars."]
+    deadline_s: Annotated[float, "Time limit of a check, in seconds."]
+    fail: Annotated[str, "When a check fails: `closed` refuses the message, `open` lets the text pass."]
+    words: Annotated[list[str], "Words and phrases of `words`; case and compatibility forms do not matter."]
+    whole_words: Annotated[bool, "True if a word within a longer word is not flagged."]
+    model: Annotated[ModelSettings | None, "Chat model of `model`; null for the app's."]
+    instructions: Annotated[str, "Instructions to that model; empty for the built-in ones."]
+    provider: Annotated[str | None, "Registered provider with the address and key of `http`; null for other kinds."]
+
+
+class SuggestSettings(TypedDict):
+    """Questions that a model suggests after an answer."""
+
+    prompt: Annotated[str, "Instructions to the model; empty for the built-in ones."]
+    model: Annotated[ModelSettings | None, "Chat model; null for the app's."]
+
+
 class Features(TypedDict):
     """Functions of an app around its answers."""
 
@@ -84,6 +107,9 @@ class Features(TypedDict):
     suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
     more_like_this: Annotated[bool, "True if a message of a completion app can be repeated for another answer."]
     name_conversations: Annotated[bool, "True if the model names a conversation after its first answer."]
+    moderation: Annotated[list[FilterSettings], "Filters of questions and answers, in their order."]
+    suggest_after_answer: Annotated[SuggestSettings | None, "Suggests questions after an answer; null for none."]
+    response_schema: Annotated[dict[str, Any] | None, "JSON Schema that answers keep to; null for answers in words."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
@@ -93,8 +119,19 @@ def features(given: Mapping[str, Any]) -> Features:
         "suggested_questions": [],
         "more_like_this": False,
         "name_conversations": False,
+        "moderation": [],
+        "suggest_after_answer": None,
+        "response_schema": None,
     }
     return cast("Features", {**neutral, **given})
+
+
+class AnnotationReply(TypedDict):
+    """Answers from annotations: questions that are close enough to a stored one get its answer."""
+
+    enabled: Annotated[bool, "True if stored answers are given."]
+    score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
+    embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
 
 
 class AnswerSettings(TypedDict):
@@ -133,6 +170,9 @@ class App(Aggregate):
     icon: Icon | None = field(default=None, init=False)
     site: Site | None = field(default=None, init=False)
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
+    annotation_reply: AnnotationReply | None = field(default=None, init=False)
+    annotation_model: str | None = field(default=None, init=False)
+    """The embedding model that all annotations are embedded with, and that questions are compared by."""
 
     class Event(aggregate.Event):
         pass
@@ -219,6 +259,28 @@ class App(Aggregate):
         def apply(self, app: App) -> None:
             app.site = self.site
 
+    class AnnotationReplySet(Event):
+        """The app gives stored answers from now on, or no more."""
+
+        TOPIC = "app.annotation_reply_set.v1"
+        enabled: Annotated[bool, "True if stored answers are given."]
+        score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
+        embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
+
+        def apply(self, app: App) -> None:
+            app.annotation_reply = AnnotationReply(
+                enabled=self.enabled, score_threshold=self.score_threshold, embedding_model=self.embedding_model
+            )
+
+    class AnnotationsEmbedded(Event):
+        """All annotations of the app are embedded with a model, by which questions are compared from now on."""
+
+        TOPIC = "app.annotations_embedded.v1"
+        embedding_model: Annotated[str, "Embedding model."]
+
+        def apply(self, app: App) -> None:
+            app.annotation_model = self.embedding_model
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -261,6 +323,14 @@ class App(Aggregate):
     def set_site(self, at: datetime, *, site: Site) -> None:
         if site != self.site:
             self.record(self.SiteSet, at, site=site)
+
+    def set_annotation_reply(self, at: datetime, **reply: Unpack[AnnotationReply]) -> None:
+        if self.annotation_reply != reply:
+            self.record(self.AnnotationReplySet, at, **reply)
+
+    def annotations_embedded(self, at: datetime, *, embedding_model: str) -> None:
+        if not self.deleted and self.annotation_model != embedding_model:
+            self.record(self.AnnotationsEmbedded, at, embedding_model=embedding_model)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

@@ -9,6 +9,7 @@ message that a fork copied from another conversation is `copied`: it is history 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
@@ -73,11 +74,20 @@ class Message(TypedDict):
     stop_requested: bool
     stalls: NotRequired[int]
     saved: NotRequired[bool]
+    filtered_query: NotRequired[str]
+    filtered_inputs: NotRequired[dict[str, str]]
+    withheld: NotRequired[bool]
+    suggestions: NotRequired[str]
+
+
+def asked(query: str, inputs: Mapping[str, str]) -> str:
+    """The question, or where it is empty, the values of the inputs."""
+    return query or "\n".join(filter(None, inputs.values()))
 
 
 def question(message: Message) -> str:
-    """The question of a message, or where it has none, the values of its inputs; empty once its text is gone."""
-    return message["query"] or "\n".join(filter(None, message["inputs"].values()))
+    """The question or the inputs of a message, as the filters left them for models; empty once its text is gone."""
+    return asked(message.get("filtered_query", message["query"]), message.get("filtered_inputs", message["inputs"]))
 
 
 class Copied(TypedDict):
@@ -112,6 +122,48 @@ class Answer(TypedDict):
     model_call: str
     duration_ms: float
     finish_reason: NotRequired[str | None]
+
+
+class FilterVerdict(TypedDict):
+    """The verdict of a filter over the texts of one side of a message."""
+
+    where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer."]
+    position: Annotated[int, "Place of the filter in the configuration of the app, from 0."]
+    kind: Annotated[str, "Kind of the filter: `words`, `model` or `http`."]
+    verdict: Annotated[str, "`passed`, `flagged`, or `failed` when a check could not be made."]
+    action: Annotated[str, "Action that was taken: `none`, `answer`, `replace` or `refuse`."]
+    checked: Annotated[int, "Number of texts that were checked."]
+    flagged: Annotated[list[str], "Flagged texts: `query`, `inputs.<name>`, or the number of a sentence, from 0."]
+    code: Annotated[str | None, "Error code of a check that failed; null if none did."]
+    started_at: Annotated[str, "Time of the first check."]
+    duration_ms: Annotated[float, "Milliseconds that all checks took."]
+
+
+class FilterVerdicts(TypedDict):
+    """The verdicts of all filters on a message, and the question and inputs as they left them."""
+
+    attempt: int
+    verdicts: list[FilterVerdict]
+    query: str | None
+    inputs: dict[str, str] | None
+
+
+class Match(TypedDict):
+    """An annotation whose question is close enough."""
+
+    annotation: str
+    score: float
+    embedding_model: str
+
+
+class Suggestions(TypedDict):
+    """Questions that a model suggests after an answer; `code` and `reason` say why there are none."""
+
+    message: str
+    questions: list[str]
+    model_call: str
+    code: NotRequired[str | None]
+    reason: NotRequired[str | None]
 
 
 MessageId = Annotated[str, "Message."]
@@ -210,6 +262,8 @@ class Conversation(Aggregate):
             for old in list(conversation.messages.values())[-HISTORY - 1 : -HISTORY]:
                 old["query"] = old["answer"] = ""
                 old["inputs"] = {}
+                old.pop("filtered_query", None)
+                old.pop("filtered_inputs", None)
 
     class Answering(Event):
         """A worker began to answer."""
@@ -249,6 +303,65 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
+
+    class Moderated(Event):
+        """The filters of the app checked the question or the answer."""
+
+        TOPIC = "message.moderated.v1"
+        PERSONAL = frozenset({"inputs", "query"})
+        message: MessageId
+        attempt: Annotated[int, "Attempt at the answer, from 1."]
+        verdicts: Annotated[list[FilterVerdict], "Verdicts by side and filter."]
+        query: Annotated[str | None, "Question as the filters left it; null if unchanged."] = None
+        inputs: Annotated[dict[str, str] | None, "Inputs as the filters left them; null if unchanged."] = None
+
+        def apply(self, conversation: Conversation) -> None:
+            message = conversation.messages[self.message]
+            message.pop("filtered_query", None)
+            message.pop("filtered_inputs", None)
+            if self.query is not None:
+                message["filtered_query"] = self.query
+            if self.inputs is not None:
+                message["filtered_inputs"] = {**message["inputs"], **self.inputs}
+            message["withheld"] = any((each["where"], each["action"]) == ("input", "answer") for each in self.verdicts)
+
+    class Matched(Event):
+        """The question is close enough to that of an annotation, whose answer it gets."""
+
+        TOPIC = "message.matched.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+        annotation: Annotated[str, "Annotation."]
+        score: Annotated[float, "Cosine of the two questions, up to 1."]
+        embedding_model: Annotated[str, "Embedding model of the questions."]
+
+        def apply(self, conversation: Conversation) -> None:
+            pass
+
+    class SuggestionsRequested(Event):
+        """Questions that the user may ask next were requested."""
+
+        TOPIC = "message.suggestions_requested.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+        configuration: Annotated[int, "Number of the configuration whose model suggests them."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["suggestions"] = "requested"
+
+    class Suggested(Event):
+        """A model suggested questions that the user may ask next, or it failed to."""
+
+        TOPIC = "message.suggested.v1"
+        PERSONAL = frozenset({"questions", "reason"})
+        message: MessageId
+        questions: Annotated[list[str], "Questions; empty on failure."]
+        model_call: Annotated[str, "Model call that suggested them; empty when none was made."]
+        code: Annotated[str | None, "Error code, see [codes](codes.md); null on success."] = None
+        reason: Annotated[str | None, "Error message; null on success."] = None
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["suggestions"] = "failed" if self.code else "suggested"
 
     class Failed(Event):
         """The answer failed."""
@@ -454,11 +567,11 @@ class Conversation(Aggregate):
         return self.deleted or self.messages[message]["status"] in (*FINAL, "failed")
 
     def history(self, message: str) -> dict[str, Message]:
-        """The earlier messages that have an answer, by id, newest first."""
+        """The earlier messages that have an answer, by id, newest first, without questions that a filter withheld."""
         earlier: dict[str, Message] = {}
         parent = self.messages[message]["parent"]
         while parent and (known := self.messages.get(parent)):  # copied messages may have been erased
-            if known["answer"]:
+            if known["answer"] and not known.get("withheld"):
                 earlier[parent] = known
             parent = known["parent"]
         return earlier
@@ -484,7 +597,7 @@ class Conversation(Aggregate):
                 Copied(
                     message=id,
                     configuration=known["configuration"],
-                    query=known["query"],
+                    query=question(known),
                     inputs=known["inputs"],
                     answer=known["answer"],
                 )
@@ -499,13 +612,21 @@ class Conversation(Aggregate):
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
+    def moderate(self, at: datetime, *, message: str, **moderation: Unpack[FilterVerdicts]) -> None:
+        if moderation["verdicts"] and not self.ended(message):
+            self.record(self.Moderated, at, message=message, **moderation)
+
+    def match(self, at: datetime, *, message: str, **match: Unpack[Match]) -> None:
+        if not self.ended(message):
+            self.record(self.Matched, at, message=message, app=self.app, **match)
+
     def answer(self, at: datetime, *, name: bool = False, **answer: Unpack[Answer]) -> None:
         """Complete an answer; with `name`, ask the model for a name of the conversation after its first answer."""
         if self.ended(answer["message"]):
             return
         names = name and not self.renamed and all(known["status"] != "answered" for known in self.messages.values())
         self.record(self.Answered, at, **answer)
-        if names and self.user:
+        if names and self.user and not self.messages[answer["message"]].get("withheld"):
             self.record(self.NamingRequested, at, message=answer["message"], attempt=1)
 
     def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:
@@ -539,6 +660,23 @@ class Conversation(Aggregate):
         if (known["rating"], known["rating_content"]) != (rating, content):
             self.record(self.Rated, at, message=message, app=self.app, rating=rating, content=content)
 
+    def request_suggestions(self, at: datetime, *, message: str, configuration: int) -> None:
+        """Request questions to ask next, again if they failed. Raises: Rejection."""
+        known = self.message(message)
+        if known["status"] not in ("answered", "stopped") or not known["answer"]:
+            raise Rejection("not_answered", f"Message {message} is {known['status']} and has no answer.", "message")
+        self._must_be_known()
+        if known.get("withheld"):
+            raise Rejection("not_answered", f"A filter answered message {message}, which no model reads.", "message")
+        if not question(known):
+            raise Rejection("too_old", f"The text of message {message} is no longer kept.", "message")
+        if known.get("suggestions", "failed") == "failed":
+            self.record(self.SuggestionsRequested, at, message=message, app=self.app, configuration=configuration)
+
+    def suggest(self, at: datetime, **suggested: Unpack[Suggestions]) -> None:
+        if not self.deleted and self.messages[suggested["message"]].get("suggestions") == "requested":
+            self.record(self.Suggested, at, **suggested)
+
     def rename(self, at: datetime, *, name: str) -> None:
         self._must_be_known()
         if name != self.name:
@@ -547,7 +685,11 @@ class Conversation(Aggregate):
     def request_name(self, at: datetime) -> None:
         """Ask the model for a name, made of the newest answer."""
         self._must_be_known()
-        answered = [id for id, known in self.messages.items() if known["status"] in ("answered", "stopped")]
+        answered = [
+            id
+            for id, known in self.messages.items()
+            if known["status"] in ("answered", "stopped") and not known.get("withheld")
+        ]
         if not answered:
             raise Rejection("not_answered", f"Conversation {self.id} has no answer yet.", "conversation")
         self.record(self.NamingRequested, at, message=answered[-1], attempt=self.namings + 1)

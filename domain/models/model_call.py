@@ -90,19 +90,21 @@ class ModelCall(Aggregate):
         TOPIC = "model_call.requested.v3"
         PERSONAL = frozenset({"request"})
         class_version = 3
-        kind: Annotated[str, "`chat`, `embedding` or `rerank`."]
+        kind: Annotated[str, "`chat`, `embedding`, `rerank` or `moderation`."]
         provider: Annotated[str, "Provider, by its name."]
         model: Annotated[str, "Name of the model at its provider."]
         cause_noun: Annotated[
             str,
-            "Purpose of the call: `message`, `document`, `replay`, `provider` (a check), or `dataset` (a test query).",
+            "Purpose of the call: `message`, `document`, `replay`, `annotation`, `provider` (a check), `suggestion` "
+            "for a message, or `dataset` for a test query.",
         ]
-        cause_id: Annotated[str, "Id of that message, document, replay, provider or query."]
+        cause_id: Annotated[str, "Id of that message, document, replay, annotation, provider or query."]
         request: Annotated[
             dict[str, Any],
             "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (the text with their "
             "list, as `passage/<id>`), `tool_choice`, `response_format` and `context_window` of a chat; numbers of "
-            "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank.",
+            "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank; side (`where`) and "
+            "`texts` of a filter's server.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""

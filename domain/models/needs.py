@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from domain.chat.app import AppWarning, ModelSettings
+from domain.chat.app import AnswerSettings, AppWarning
 from domain.models.model import ABILITIES, Ability, Model
 
 
-def needs(settings: ModelSettings) -> dict[Ability, str]:
-    """The abilities that the settings of a chat model need, each with the field that asks for it."""
+def needs(settings: AnswerSettings) -> dict[Ability, str]:
+    """The abilities that an app needs of its chat model, each with the field that asks for it."""
     found: dict[Ability, str] = {}
-    parameters = settings["parameters"]
+    parameters = settings["model"]["parameters"]
     if parameters.get("tools"):
         found["tools"] = "model.parameters.tools"
     choice: Any = parameters.get("tool_choice")
@@ -21,10 +21,12 @@ def needs(settings: ModelSettings) -> dict[Ability, str]:
     form: Any = parameters.get("response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         found["schema"] = "model.parameters.response_format"
+    if settings["features"]["response_schema"] is not None:
+        found["schema"] = "features.response_schema"
     return found
 
 
-def warnings(settings: ModelSettings, model: Model) -> Iterator[AppWarning]:
+def warnings(settings: AnswerSettings, model: Model) -> Iterator[AppWarning]:
     """The needs that the model does not meet, as far as that is known."""
     facts, name = model.facts, f"{model.provider}/{model.model}"
     if facts["type"] not in (None, "chat"):
@@ -35,6 +37,6 @@ def warnings(settings: ModelSettings, model: Model) -> Iterator[AppWarning]:
             message = f"{name} lacks the ability {ability}: it was found that it never {ABILITIES[ability]}."
             yield AppWarning(code="ability_absent", field=field, message=message)
     window = facts["context_window"]
-    if window is not None and settings["context_window"] > window:
+    if window is not None and settings["model"]["context_window"] > window:
         message = f"The window of {name} has {window:,} tokens; longer prompts are refused or cut."
         yield AppWarning(code="window_smaller", field="model.context_window", message=message)

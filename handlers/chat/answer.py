@@ -7,31 +7,37 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, Configuration
-from domain.chat.conversation import Citation, Conversation, Message, Usage, question
+from domain.chat.conversation import Citation, Conversation, Message, Truncation, Usage, asked, question
 from domain.log import Commit
+from domain.models.model_call import TokenUsage
+from handlers.chat import structured
+from handlers.chat.annotations import STEP as ANNOTATION
+from handlers.chat.annotations import Match, MatchAnnotation
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
+from handlers.chat.moderate import STEP, Moderate, Moderation, Preset, applied
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
-from handlers.models.prompt import Origin, Prompt, build_prompt
+from handlers.models.prompt import Origin, Prompt, Record, build_prompt
 from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
-from handlers.ports.models import ChatRequest, Citer, ModelError
+from handlers.ports.models import ChatRequest, Citer, ModelError, Schemas
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
-from handlers.work.attempt import Attempt, Ended
+from handlers.work.attempt import Attempt, Ended, Verb
 from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 log = structlog.get_logger(__name__)
 
-CALLS = ("embed", "filter", "rerank", "chat")
+CALLS = (ANNOTATION, "embed", "filter", "rerank", "chat", structured.STEP)
 """The steps of an answer that call a model."""
 
 
@@ -44,6 +50,9 @@ class Answer:
     live: Live
     stops: Stops
     citer: Citer
+    moderate: Moderate
+    annotated: MatchAnnotation
+    schemas: Schemas
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -65,7 +74,7 @@ class Answer:
             turn.cause = replace(turn.attempt.cause, app=turn.app_id)
             if turn.attempt.number > 1:
                 await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
-                turn.cause = await self.calls.take_over(turn.cause, *CALLS)
+                turn.cause = await self._take_over(turn)
             if turn.state["stop_requested"]:
                 await self._stop(turn)
             else:
@@ -78,7 +87,8 @@ class Answer:
     async def _prepare(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
         """Load the app, and start to prepare the retrieval, while the attempt is recorded.
 
-        Configurations never change: that of an app in memory will do for it.
+        Configurations never change: that of an app in memory will do for it. A question that filters check first is
+        not used before.
         """
         known = self.repository.known(App, turn.tenant, turn.app_id)
         self._prepare_retrieval(turn, event, known)
@@ -91,22 +101,28 @@ class Answer:
         if turn.preparation or not isinstance(event, Conversation.Asked) or not event.query or not app or app.deleted:
             return
         configuration = app.configurations.get(str(event.configuration))
-        if configuration and configuration["datasets"]:
+        if configuration and configuration["datasets"] and not applied(configuration, "input"):
             turn.preparation = self.retrieve.prepare(turn.tenant, configuration, event.query)
 
     async def _attempt(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         """Answer, stop or fail: rejections, errors of models and timeouts are outcomes."""
         try:
             async with asyncio.timeout(self.limit_s):
+                await self._filter_question(turn)
+                if match := await self.annotated(turn.cause, turn.configured(), turn.asked):
+                    await self._give(turn, match.answer, milliseconds(began), match)
+                    return
                 retrieved = await self._retrieve_passages(turn)
                 try:
                     chat, prompt = await self._call_model(turn, stop, retrieved)
                 finally:
                     await shielded(retrieved.record())
-                if stop.is_set() and chat.usage is None:
+                if stop.is_set() and not turn.whole:
                     await self._stop(turn)
                 else:
                     await self._record(turn, chat, prompt, retrieved, milliseconds(began))
+        except Preset as preset:
+            await self._give(turn, preset.answer, milliseconds(began))
         except ModelError as error:
             await self._fail(turn, error.code, error.reason)
         except Rejection as rejection:
@@ -117,11 +133,20 @@ class Answer:
         except TimeoutError:
             await self._fail(turn, "timeout", f"The answer took longer than {self.limit_s:g} s.")
 
-    async def _retrieve_passages(self, turn: _Turn) -> Retrieved:
-        configuration = turn.configuration()
-        if not (asked := question(turn.state)):
+    async def _take_over(self, turn: _Turn) -> Cause:
+        configuration = turn.app and turn.app.configurations.get(str(turn.state["configuration"]))
+        moderation = configuration["features"]["moderation"] if configuration else ()
+        filters = [f"{STEP}:{number}" for number, _ in enumerate(moderation)]
+        return await self.calls.take_over(turn.cause, *CALLS, *filters, series=filters)
+
+    async def _filter_question(self, turn: _Turn) -> None:
+        if not question(turn.state):
             raise Rejection("erased", "The user was erased before there was an answer.", "message")
-        return await self.retrieve(turn.cause, configuration, asked, turn.preparation)
+        turn.moderation = self.moderate.begin(turn.cause, turn.app_id, turn.configuration())
+        turn.query, turn.inputs = await turn.moderation.question(turn.state["query"], turn.state["inputs"])
+
+    async def _retrieve_passages(self, turn: _Turn) -> Retrieved:
+        return await self.retrieve(turn.cause, turn.configuration(), turn.asked, turn.preparation)
 
     async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
         """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
@@ -130,15 +155,16 @@ class Answer:
         model = configuration["model"]
         prompt = build_prompt(
             instructions=configuration["prompt"],
-            inputs=turn.state["inputs"],
+            inputs=turn.inputs,
             passages=retrieved.hits,
             history=turn.conversation.history(turn.message),
-            query=turn.state["query"],
+            query=turn.query,
             origin=Origin(turn.app_id, configuration["number"], turn.id, turn.message),
             max_tokens=model["max_tokens"],
             context_window=model["context_window"],
             names=retrieved.names,
             order=turn.conversation.messages,
+            filtered=turn.query != turn.state["query"],
         )
         request = ChatRequest(
             model=model["name"],
@@ -148,36 +174,68 @@ class Answer:
             passages=[
                 "\n\n".join(filter(None, (hit.entry.heading, hit.entry.content))) for hit in prompt.passages_used
             ],
+            schema=configuration["features"]["response_schema"],
             context_window=model["context_window"],
         )
         course = self.choose(turn.tenant, model, request)
         chat = self.calls.chat(turn.cause, course, request, prompt.record, retrieved.record)
         turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
+        if request.schema and turn.whole:
+            chat = await self._keep_to_schema(turn, stop, request, prompt.record)
         return chat, prompt
 
+    async def _keep_to_schema(self, turn: _Turn, stop: asyncio.Event, request: ChatRequest, record: Record) -> Chat:
+        """Return the call whose answer is valid; ask once more for one. Raises: ModelError `invalid_answer`."""
+        assert turn.chat is not None
+        assert request.schema is not None
+        fault = await self.schemas.fault(turn.tenant, request.schema, turn.said)
+        if fault:
+            again, record = structured.ask_again(request, record, turn.said, fault)
+            await self._restart(turn)
+            turn.whole = False
+            course = self.choose(turn.tenant, turn.configuration()["model"], again)
+            turn.chat = self.calls.chat(turn.cause, course, again, record, step=structured.STEP)
+            await _unless(stop, self._stream(turn, turn.chat))
+            if not turn.whole:
+                return turn.chat
+            if fault := await self.schemas.fault(turn.tenant, request.schema, turn.said):
+                raise ModelError("invalid_answer", f"The answer does not keep to the response_schema: {fault}")
+        turn.bare = structured.bare(turn.said)
+        return turn.chat
+
     async def _stream(self, turn: _Turn, chat: Chat) -> None:
-        index = length = 0
+        length = 0
         async with aclosing(chat.texts()) as texts:
             async for text in texts:
-                if len(turn.said) != length + len(text):  # what came before was reasoning
-                    await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
-                    index = 0
-                length = len(turn.said)
-                await self._send(turn, {"type": "token", "index": index, "text": text, "attempt": turn.attempt.number})
-                index += 1
+                if len(chat.said) != length + len(text):  # what came before was reasoning
+                    await self._restart(turn)
+                length = len(chat.said)
+                await self._show(turn, await turn.filter.take(text) if turn.filter else text)
+        if turn.filter:
+            await self._show(turn, await turn.filter.rest())
+        turn.whole = True
+
+    async def _show(self, turn: _Turn, text: str) -> None:
+        if text:
+            frame = {"type": "token", "index": turn.shown, "text": text, "attempt": turn.attempt.number}
+            await self._send(turn, frame)
+            turn.shown += 1
+
+    async def _restart(self, turn: _Turn) -> None:
+        await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
+        turn.shown = 0
+        if turn.filter:
+            turn.filter.restart()
 
     async def _record(self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float) -> None:
         assert chat.usage is not None
         if not turn.said.strip():
             raise empty(chat.finish_reason)
         cited = await self._cite(turn, prompt.passages_used, retrieved.names)
-        usage = Usage(
-            prompt_tokens=chat.usage["prompt_tokens"],
-            completion_tokens=chat.usage["completion_tokens"],
-            estimated=chat.usage["estimated"],
-        )
-        await turn.attempt.step(
+        usage = _usage(chat.usage)
+        await self._end(
+            turn,
             "answer",
             lambda conversation, at: conversation.answer(
                 at,
@@ -195,6 +253,39 @@ class Answer:
         frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}
         await self._send(turn, {**frame, "finish_reason": chat.finish_reason})
 
+    async def _give(self, turn: _Turn, answer: str, duration_ms: float, match: Match | None = None) -> None:
+        """Record an answer that no model gave; what was shown of another one is withdrawn."""
+        usage = (
+            _usage(turn.chat.counted()) if turn.chat else Usage(prompt_tokens=0, completion_tokens=0, estimated=False)
+        )
+        if turn.shown:
+            await self._send(turn, {"type": "replaced", "answer": answer})
+        else:
+            await self._show(turn, answer)
+
+        def give(conversation: Conversation, at: datetime) -> None:
+            if match:
+                score, model = match.score, match.embedding_model
+                conversation.match(
+                    at, message=turn.message, annotation=match.annotation, score=score, embedding_model=model
+                )
+            conversation.answer(
+                at,
+                message=turn.message,
+                answer=answer,
+                citations=[],
+                usage=usage,
+                cut=Truncation(segments=0, messages=0),
+                model_call=turn.chat.id if turn.chat else "",
+                duration_ms=duration_ms,
+                finish_reason=None,
+                name=turn.configuration()["features"]["name_conversations"],
+            )
+
+        await self._end(turn, "answer", give)
+        frame = {"type": "answered", "answer": answer, "citations": list[Citation](), "usage": usage}
+        await self._send(turn, {**frame, "finish_reason": None})
+
     async def _cite(self, turn: _Turn, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
         """The citations of the answer. It is paid for: where they cannot be found, it is recorded without."""
         if not passages:
@@ -207,14 +298,17 @@ class Answer:
         return citations(evidence, passages, names)
 
     async def _stop(self, turn: _Turn) -> None:
-        await turn.attempt.step(
-            "stop", lambda conversation, at: conversation.stopped(at, message=turn.message, answer=turn.said)
+        await self._end(
+            turn, "stop", lambda conversation, at: conversation.stopped(at, message=turn.message, answer=turn.said)
         )
         await self._send(turn, {"type": "stopped", "answer": turn.said})
 
     async def _fail(self, turn: _Turn, code: str, reason: str) -> None:
         answer = beginning(turn.said) if code == "too_large" else turn.said
-        await turn.attempt.step(
+        if turn.shown and not answer:
+            await self._send(turn, {"type": "replaced", "answer": ""})
+        await self._end(
+            turn,
             "fail",
             lambda conversation, at: conversation.fail(
                 at, message=turn.message, code=code, reason=reason[:1000], answer=answer
@@ -222,23 +316,59 @@ class Answer:
         )
         await self._send(turn, {"type": "failed", "code": code, "reason": reason[:1000]})
 
+    async def _end(self, turn: _Turn, step: str, verb: Verb[Conversation]) -> None:
+        """Record how the attempt ends, together with the verdicts of its filters."""
+        moderation = turn.moderation.record() if turn.moderation else None
+
+        def end(conversation: Conversation, at: datetime) -> None:
+            if moderation:
+                conversation.moderate(at, message=turn.message, **moderation)
+            verb(conversation, at)
+
+        await turn.attempt.step(step, end)
+
     async def _send(self, turn: _Turn, frame: dict[str, Any]) -> None:
         await self.live.publish(turn.tenant, turn.id, turn.message, frame)
 
 
 @dataclass(slots=True)
 class _Turn:
-    """An attempt at an answer, and its call of a model as soon as it is made."""
+    """An attempt at an answer, and its call of a model as soon as it is made.
+
+    `query` and `inputs` are as the filters of the app left them. `shown` is the number of frames with tokens; `whole`
+    says that all of the answer has arrived and passed, `bare` is a structured answer that is valid.
+    """
 
     attempt: Attempt[Conversation]
     app_id: str
     app: App | None = None
     preparation: Preparation | None = None
     chat: Chat | None = None
+    moderation: Moderation | None = None
+    query: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    shown: int = 0
+    whole: bool = False
+    bare: str | None = None
     cause: Cause = field(init=False)
 
     @property
+    def filter(self) -> Moderation | None:
+        """The filters that the answer must pass before it is shown; None without any."""
+        return self.moderation if self.moderation and self.moderation.watches_output else None
+
+    @property
+    def asked(self) -> str:
+        """The question, as the filters left it."""
+        return asked(self.query, self.inputs)
+
+    @property
     def said(self) -> str:
+        """The answer so far, as it may be shown."""
+        if self.bare is not None:
+            return self.bare
+        if self.filter:
+            return self.filter.shown
         return self.chat.said if self.chat else ""
 
     @property
@@ -266,11 +396,23 @@ class _Turn:
     def state(self) -> Message:
         return self.conversation.messages[self.message]
 
-    def configuration(self) -> Configuration:
-        """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
+    def configured(self) -> App:
+        """Raises: Rejection `not_found` when the app was deleted."""
         if self.app is None or self.app.deleted:
             raise Rejection("not_found", "The app was deleted before it could answer.", "app")
-        return self.app.configurations[str(self.state["configuration"])]
+        return self.app
+
+    def configuration(self) -> Configuration:
+        """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
+        return self.configured().configurations[str(self.state["configuration"])]
+
+
+def _usage(counted: TokenUsage) -> Usage:
+    return Usage(
+        prompt_tokens=counted["prompt_tokens"],
+        completion_tokens=counted["completion_tokens"],
+        estimated=counted["estimated"],
+    )
 
 
 async def _unless(stop: asyncio.Event, speaking: Coroutine[Any, Any, None]) -> None:

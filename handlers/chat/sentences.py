@@ -62,10 +62,11 @@ _ANNOUNCEMENT = (":", "：")
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text in order, verbatim; a heading, list item or table row counts as one."""
-    return [sentence for start, end in _spans(text) if (sentence := _bare(text[start:end]))]
+    return [sentence for start, end in spans(text) if (sentence := _bare(text[start:end]))]
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
+def spans(text: str) -> Iterator[tuple[int, int]]:
+    """The places of the sentences of a text, with the white space after each; the last may be incomplete or empty."""
     start = 0
     for border in _BORDER.finditer(text):
         if border["stop"] is None or _ends(text, start, border):

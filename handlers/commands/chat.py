@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from domain.aggregate import Rejection
 from domain.chat.app import AnswerSettings, App, ModelSettings
@@ -30,13 +30,26 @@ from handlers.commands.fields import (
     ProviderName,
     Ref,
     VariableName,
+    at_most,
     not_blank,
     one_builtin,
 )
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
+from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
+
+
+def _schema(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if fault := schema_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+ResponseSchema = Annotated[dict[str, JsonValue], at_most(kib=16), AfterValidator(_schema)]
+
+FilterWord = Annotated[str, Field(max_length=100), AfterValidator(not_blank)]
 
 
 class ModelFields(Part):
@@ -64,6 +77,10 @@ class ModelFields(Part):
         one_builtin(self.provider, self.name)
         return self
 
+    @property
+    def is_builtin(self) -> bool:
+        return self.provider == BUILTIN and not self.route
+
     def settings(self) -> ModelSettings:
         """As it is recorded."""
         fields = self.model_dump()
@@ -82,6 +99,61 @@ class VariableFields(Part):
     )
 
 
+class FilterFields(Part):
+    """A filter that questions and answers must pass."""
+
+    kind: Literal["words", "model", "http"] = Field(
+        description="`words`: a list of words; `model`: a chat model; `http`: a server with Dify's API for moderation"
+    )
+    where: Literal["input", "output", "both"] = Field(
+        "both", description="Question and inputs (`input`), sentences of the answer (`output`), or both"
+    )
+    action: Literal["answer", "replace", "refuse"] = Field(
+        "refuse", description="On flagged text: give the preset answer `text`, replace it, or refuse the message"
+    )
+    text: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description="Preset answer, or text in place of what is replaced; empty for stars"
+    )
+    deadline_s: Annotated[float, Field(gt=0, le=60)] = Field(5.0, description="Time limit of a check, in seconds")
+    fail: Literal["closed", "open"] = Field(
+        "closed", description="When a check fails: refuse the message (`closed`), or let the text pass (`open`)"
+    )
+    words: Annotated[list[FilterWord], Field(max_length=5000), at_most(kib=64)] = Field(
+        [], description="Of `words`: words and phrases; letter case and compatibility forms do not matter"
+    )
+    whole_words: bool = Field(True, description="Of `words`: a word within a longer one is not flagged")
+    model: ModelFields | None = Field(None, description="Of `model`: a chat model; null for the app's")
+    instructions: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description='Of `model`: instructions, which must ask for `{"flagged": true}` or false; empty for ours'
+    )
+    provider: ProviderName | None = Field(
+        None, description="Of `http`: the registered provider whose address is called, with its key"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> FilterFields:
+        if (self.kind == "words") != bool(self.words):
+            raise ValueError("words are what a filter of kind 'words' needs, and no other has")
+        if self.kind != "model" and (self.model or self.instructions):
+            raise ValueError("model and instructions are of filters of kind 'model'")
+        if (self.kind == "http") != bool(self.provider):
+            raise ValueError("provider is what a filter of kind 'http' needs, and no other has")
+        if self.provider == BUILTIN or (self.model and self.model.is_builtin):
+            raise ValueError("provider cannot be 'builtin': it checks no texts")
+        if self.action == "answer" and not self.text.strip():
+            raise ValueError("text must hold the preset answer of the action 'answer'")
+        return self
+
+
+class SuggestFields(Part):
+    """Questions that a model suggests after an answer."""
+
+    prompt: Annotated[str, Field(max_length=1000)] = Field(
+        "", description="Instructions to the model; empty for the built-in ones"
+    )
+    model: ModelFields | None = Field(None, description="Chat model; null for the app's")
+
+
 class FeatureFields(Part):
     """Functions of an app around its answers."""
 
@@ -95,6 +167,25 @@ class FeatureFields(Part):
     name_conversations: bool = Field(
         False, description="Have the model name a conversation after its first answer; not with provider `builtin`"
     )
+    moderation: Annotated[list[FilterFields], Field(max_length=10)] = Field(
+        [], description="Filters of questions and answers, in their order"
+    )
+    suggest_after_answer: SuggestFields | None = Field(
+        None, description="Have `message.suggest` suggest questions after an answer; null for none"
+    )
+    response_schema: ResponseSchema | None = Field(
+        None, description="JSON Schema that answers keep to, an object; null for answers in words"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As they are recorded."""
+        filters, suggesting = self.moderation, self.suggest_after_answer
+        return {
+            **self.model_dump(),
+            "moderation": [{**each.model_dump(), "model": each.model and each.model.settings()} for each in filters],
+            "suggest_after_answer": suggesting
+            and {**suggesting.model_dump(), "model": suggesting.model and suggesting.model.settings()},
+        }
 
 
 class CreateApp(Command):
@@ -127,11 +218,23 @@ class ConfigureApp(Command):
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:
-        builtin = self.model.provider == BUILTIN and not self.model.route
-        if self.retrieval.metadata_filter.mode == "automatic" and builtin:
+        if self.retrieval.metadata_filter.mode == "automatic" and self.model.is_builtin:
             raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
-        if self.features.name_conversations and self.model.provider == BUILTIN:
+        if self.features.name_conversations and self.model.is_builtin:
             raise ValueError("The features cannot name conversations with provider 'builtin': it makes no names")
+        return self
+
+    @model_validator(mode="after")
+    def _model_checks(self) -> ConfigureApp:
+        if not self.model.is_builtin:
+            return self
+        suggesting = self.features.suggest_after_answer
+        if any(filter.kind == "model" and filter.model is None for filter in self.features.moderation):
+            raise ValueError("A filter of features needs its own model with provider 'builtin': it checks no texts")
+        if suggesting and (suggesting.model is None or suggesting.model.is_builtin):
+            raise ValueError("The suggestions of features need a model of another provider than 'builtin'")
+        if self.features.response_schema is not None:
+            raise ValueError("The answers of provider 'builtin' keep to no response_schema of features")
         return self
 
 
@@ -211,6 +314,13 @@ class UnsaveMessage(Command):
     message: MessageId
 
 
+class SuggestQuestions(Command):
+    """Have a model suggest questions that the user may ask after an answer."""
+
+    conversation: ConversationId
+    message: MessageId = Field(description="Answered message")
+
+
 class RateMessage(Command):
     """Rate an answer; null withdraws the rating."""
 
@@ -270,7 +380,12 @@ async def create(command: CreateApp, given: Preparation) -> Make[App]:
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     check_reranker(command.retrieval, given)
     settings = cast(
-        "AnswerSettings", {**command.model_dump(exclude={"app", "model"}), "model": command.model.settings()}
+        "AnswerSettings",
+        {
+            **command.model_dump(exclude={"app", "model"}),
+            "model": command.model.settings(),
+            "features": command.features.settings(),
+        },
     )
     default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
     if default and not default.deleted:
@@ -279,7 +394,7 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     known = None
     if model["provider"] != BUILTIN:
         known = await given.get(Model, model_id(model["provider"], model["name"]))
-    found = list(warnings(model, known)) if known else []
+    found = list(warnings(settings, known)) if known else []
     return lambda app, at: app.configure(at, found, **settings)
 
 
@@ -344,6 +459,19 @@ def save(conversation: Conversation, at: datetime, command: SaveMessage) -> None
 
 def unsave(conversation: Conversation, at: datetime, command: UnsaveMessage) -> None:
     conversation.unsave(at, message=command.message)
+
+
+async def suggest(command: SuggestQuestions, given: Preparation) -> Change[Conversation]:
+    conversation = await given.get(Conversation, command.conversation)
+    if conversation is None or conversation.deleted:
+        raise not_found(Conversation, command.conversation, "conversation")
+    app = await given.get(App, conversation.app)
+    configuration = app.configuration if app and not app.deleted else None
+    if configuration is None or configuration["features"]["suggest_after_answer"] is None:
+        sentence = "The app suggests no questions: configure features.suggest_after_answer first."
+        raise Rejection("not_enabled", sentence, "conversation")
+    number = configuration["number"]
+    return lambda known, at: known.request_suggestions(at, message=command.message, configuration=number)
 
 
 def rate(conversation: Conversation, at: datetime, command: RateMessage) -> None:

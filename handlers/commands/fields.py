@@ -17,6 +17,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from domain.aggregate import Aggregate, Rejection
+from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
@@ -96,6 +97,7 @@ Id = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "u
 
 
 AppId = Annotated[Id, Ref(App), Field(description="App")]
+AnnotationId = Annotated[Id, Ref(Annotation), Field(description="Annotation")]
 DatasetId = Annotated[Id, Ref(Dataset), Field(description="Knowledge base")]
 DocumentId = Annotated[Id, Ref(Document), Field(description="Document")]
 SegmentId = Annotated[Id, Field(description="Segment")]

@@ -245,7 +245,8 @@ class Grants:
         if any(bound.window.unit == "money" for bound in found):
             known = await self._repository.get(Model, cause.metadata.tenant, model_id(provider, model))
             entry = known.entry["prices"] if known and known.entry else None
-            amounts["money"] = _most(price, prompt_tokens, max_tokens, provider, model)
+            amounts["money"] = _most(price, prompt_tokens, max_tokens, provider, model) if amounts["tokens"] else 0
+        found = [bound for bound in found if amounts[bound.window.unit]]  # a filter's server takes no tokens
         for bound in found:  # before a lease of another is taken in vain
             left = bound.limit - self._used.get(bound.window.id, 0)
             if amounts[bound.window.unit] > left:

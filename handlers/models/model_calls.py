@@ -15,8 +15,7 @@ from typing import Any, Unpack
 
 import orjson
 
-from domain.aggregate import Event
-from domain.log import Metadata, commit_id
+from domain.log import Commit, Metadata, commit_id
 from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage, Try
 from domain.models.passage import passage_id
 from handlers.access.quota import Quota
@@ -25,6 +24,7 @@ from handlers.models.grants import NOTHING, Grants, Reservation
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
+from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
@@ -211,9 +211,10 @@ class ModelCalls:
         if self._quota:
             await self._quota.spend(cause.metadata, cause.app, tokens)
 
-    async def take_over(self, cause: Cause, *steps: str) -> Cause:
+    async def take_over(self, cause: Cause, *steps: str, series: Sequence[str] = ()) -> Cause:
         """Return the cause with the calls of earlier attempts that completed, since these are not repeated.
 
+        Each of `series` stands for steps `<name>:0`, `<name>:1` and so on, whose calls are repeated in any case.
         Calls that an earlier attempt left open end as `lost`: whether the model answered is unknown. Calls made before
         a person asked again belong to another correlation, and are repeated.
         """
@@ -221,15 +222,35 @@ class ModelCalls:
         for step in steps:
             for attempt in range(1, cause.attempt):
                 begun = False
-                async for id, end in self._tries(cause, step, attempt):
+                async for id, commits in self._tries(cause, step, attempt):
+                    if commits[0].metadata.correlation != cause.metadata.correlation:
+                        continue
                     begun = True
-                    if isinstance(end, ModelCall.Completed):
-                        completed[step] = id, end
+                    for commit in commits[1:]:
+                        for event in commit.events:
+                            if isinstance(event, ModelCall.Completed):
+                                completed[step] = id, event
                 made[step] += begun
+        for attempt in range(1, cause.attempt):
+            await asyncio.gather(*(self._lose_series(cause, name, attempt) for name in series))
         return replace(cause, completed=completed, made=made)
 
-    async def _tries(self, cause: Cause, step: str, attempt: int) -> AsyncGenerator[tuple[str, Event | None]]:
-        """The tries of an attempt of the same correlation, and their ends. One that is open ends as `lost`: None."""
+    async def next_attempt(self, cause: Cause, step: str) -> Cause:
+        """Return the cause in the first attempt that has made no call in this step, for work that does not count its
+        attempts, with the call that an earlier attempt completed. Raises: Unavailable."""
+        attempt = 1
+        while await self._repository.commits(ModelCall, cause.metadata.tenant, cause.call(step, attempt)):
+            attempt += 1
+        return await self.take_over(replace(cause, attempt=attempt), step)
+
+    async def _lose_series(self, cause: Cause, name: str, attempt: int) -> None:
+        """End the calls of a series that an earlier attempt left open."""
+        for number in count():
+            if not [id async for id, _ in self._tries(cause, f"{name}:{number}", attempt)]:
+                return
+
+    async def _tries(self, cause: Cause, step: str, attempt: int) -> AsyncGenerator[tuple[str, Sequence[Commit]]]:
+        """The tries of an attempt with their commits. One that is open ends as `lost`."""
         for number in count(1):
             id = cause.call(step, attempt, number)
             commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
@@ -237,8 +258,7 @@ class ModelCalls:
                 return
             if len(commits) == 1:
                 await self.lose(cause, id)
-            if commits[0].metadata.correlation == cause.metadata.correlation:
-                yield id, next((event for commit in commits[1:] for event in commit.events), None)
+            yield id, commits
 
     async def last(self, cause: Cause, step: str) -> str | None:
         """The id of the last try of a step; None where there was none."""
@@ -363,6 +383,53 @@ class ModelCalls:
         )
         return found.scores
 
+    async def check(self, cause: Cause, step: str, provider: str, server: Filter, check: Check) -> Finding:
+        """Have a server check texts. Raises: ModelError, when the record says so too; Unavailable."""
+        request = {"where": check.where, "texts": dict(check.texts)}
+        reservation = await self.reserve(cause, provider, server.server, provider, 0, 0)
+        try:
+            id = await self.request(
+                cause,
+                step,
+                kind="moderation",
+                provider=provider,
+                model=provider,
+                request=request,
+                server=server.server,
+                reservation=reservation,
+            )
+        except TooLarge as error:
+            raise _not_made(error) from error
+        began = time.perf_counter()
+        try:
+            found = await server.check(check)
+        except ModelError as error:
+            await self.fail(
+                cause,
+                id,
+                code=error.code,
+                reason=error.reason,
+                response="",
+                duration_ms=milliseconds(began),
+                reservation=reservation,
+            )
+            raise
+        except asyncio.CancelledError:
+            elapsed = milliseconds(began)
+            await shielded(self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation))
+            raise
+        await self.complete(
+            cause,
+            id,
+            response=json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})}),
+            finish_reason=None,
+            usage=_usage(ChatUsage(0, 0)),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+            reservation=reservation,
+        )
+        return found
+
     def chat(
         self,
         cause: Cause,
@@ -372,13 +439,14 @@ class ModelCalls:
         sent: Callable[[], object] = lambda: None,
         *,
         step: str = "chat",
+        kind: str = "chat",
     ) -> Chat:
         """A recorded call of a chat model; the record is of the messages of the request.
 
         The course names the model, whatever model the request names. `sent` is called when the request is recorded,
         just before it is sent.
         """
-        return Chat(self, cause, step, course, request, record, sent)
+        return Chat(self, cause, step, kind, course, request, record, sent)
 
     async def record_passages(self, cause: Cause, passages: Mapping[str, str]) -> None:
         """Raises: TooLarge, Unavailable."""
@@ -430,6 +498,7 @@ class Chat:
     calls: ModelCalls
     cause: Cause
     step: str
+    kind: str
     course: Course
     request: ChatRequest
     record: Record
@@ -548,7 +617,7 @@ class Chat:
             self.calls.request(
                 self.cause,
                 self.step,
-                kind="chat",
+                kind=self.kind,
                 provider=way.provider,
                 model=way.model,
                 request=request,
@@ -610,10 +679,10 @@ class Chat:
 
     def _broken(self, *, counts: bool) -> Broken:
         """Return the part that has arrived, with its tokens if it `counts`."""
-        return Broken(response=self.said, reasoning=self.reasoning, usage=self._counted() if counts else None)
+        return Broken(response=self.said, reasoning=self.reasoning, usage=self.counted() if counts else None)
 
     async def _complete(self) -> None:
-        usage = self._counted()
+        usage = self.counted()
         try:
             await shielded(
                 self.calls.complete(
@@ -638,7 +707,7 @@ class Chat:
         self.usage, self.finish_reason = usage, self._last.finish_reason
         self.tool_calls, self.state, self.logprobs = self._last.tool_calls, self._last.state, self._last.logprobs
 
-    def _counted(self) -> TokenUsage:
+    def counted(self) -> TokenUsage:
         """The tokens so far, estimated unless the server has counted them."""
         if self._last.usage:
             return _usage(self._last.usage)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
-from domain.chat.conversation import FINAL, Message, Truncation
+from domain.chat.conversation import FINAL, Message, Truncation, question
 from domain.models.passage import passage_id
 from domain.models.piece import InPieces, Piece, Turns
 from handlers.models.attachments import file_piece
@@ -136,12 +136,14 @@ def build_prompt(
     count: Callable[[str], int] = estimate,
     names: Mapping[str, str] | None = None,
     order: Iterable[str] = (),
+    filtered: bool = False,
 ) -> Prompt:
     """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
     The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
     the history (by message, newest first) as far as it fits. `names` are the names of documents by id, `order` are the
-    messages of the conversation in order. Without a query, the values of the inputs are the question.
+    messages of the conversation in order. Without a query, the values of the inputs are the question. A query that was
+    `filtered` is recorded as it is, since it is not the one that was asked.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
@@ -150,12 +152,12 @@ def build_prompt(
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
     names = names or {}
     budget = context_window - max_tokens
-    question = [_question(query, origin)] if query else _values(inputs)
+    last = [_question(query, origin, quoted=not filtered)] if query else _values(inputs)
 
     def cost(drafts: Sequence[Draft]) -> int:
         return sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
 
-    spent = cost(_drafts(opening, [], [], question))
+    spent = cost(_drafts(opening, [], [], last))
     if spent > budget:
         raise Rejection(
             "context_too_small",
@@ -176,7 +178,7 @@ def build_prompt(
         kept.append((id, turn))
         spent += more
     # A tokenizer may count a joined text higher than the sum of its parts.
-    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, question))) > budget:
+    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, last))) > budget:
         (kept or used).pop()
     return Prompt(
         [draft.message for draft in drafts],
@@ -239,9 +241,10 @@ def _opening(instructions: str, inputs: Mapping[str, str], app: str, configurati
     return parts or [_literal(default, **own)]
 
 
-def _question(query: str, origin: Origin) -> Part:
+def _question(query: str, origin: Origin, *, quoted: bool) -> Part:
     said = {"from": "query", "conversation": origin.conversation, "message_id": origin.message}
-    return Part(query, cast("Piece", {**said, "quotes": f"question/{origin.message}"}))
+    own = {"quotes": f"question/{origin.message}"} if quoted else {"text": query}
+    return Part(query, cast("Piece", {**said, **own}))
 
 
 def _values(inputs: Mapping[str, str]) -> list[Part]:
@@ -266,7 +269,7 @@ def _drafts(
 
 def _turn(id: str, turn: Message) -> list[Draft]:
     said = {"from": "history", "message_id": id}
-    return [Draft("user", [_literal(turn["query"], **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
+    return [Draft("user", [_literal(question(turn), **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
 def _earlier(turns: Sequence[tuple[str, Message]], conversation: str, order: Iterable[str]) -> list[InPieces | Turns]:
@@ -276,7 +279,7 @@ def _earlier(turns: Sequence[tuple[str, Message]], conversation: str, order: Ite
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):
-        if turn["status"] not in FINAL:
+        if turn["status"] not in FINAL or "filtered_query" in turn:
             recorded += [draft.recorded for draft in _turn(id, turn)]
             before = None
             continue

@@ -295,3 +295,12 @@ class Citer(Protocol):
     async def evidence(self, tenant: str, answer: str, passages: Sequence[str]) -> list[tuple[int, str]]:
         """As `handlers.chat.evidence`, in a contained process, within a time limit. Raises: ModelError; Unavailable."""
         ...
+
+
+class Schemas(Protocol):
+    async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
+        """The first fault of an answer by a JSON Schema, None for a valid one; in a contained process.
+
+        Raises: ModelError `timeout` or `server_error`; Unavailable.
+        """
+        ...

@@ -18,6 +18,8 @@ from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.sql_login import SqlLogin
 from domain.aggregate import Aggregate, Event, Rejection
+from domain.chat.annotation import Annotation
+from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -220,6 +222,19 @@ WORKS: dict[str, Work] = {
     "name": Work(
         Conversation, (Conversation.NamingRequested,), role="answer", slots=64, share=8, tries=1, calls="message"
     ),
+    "suggest": Work(
+        Conversation,
+        (Conversation.SuggestionsRequested,),
+        role="answer",
+        slots=64,
+        share=8,
+        tries=1,
+        calls="suggestion",
+    ),
+    "annotate": Work(
+        Annotation, (Annotation.Created, Annotation.Edited), role="ingest", slots=8, share=4, calls="annotation"
+    ),
+    "annotate_all": Work(App, (App.AnnotationReplySet,), role="ingest", calls="annotation"),
     "query_datasets": Work(
         DatasetQuery, (DatasetQuery.Requested,), role="answer", slots=32, share=8, tries=1, calls="dataset"
     ),

@@ -507,6 +507,9 @@ class AnswerPrinter:
             case "token":
                 self.printed += frame["text"]
                 self._write(frame["text"])
+            case "replaced":
+                self._write("\n[withdrawn]\n" if self.printed else "")
+                self.printed = ""
             case "answered" | "stopped":
                 rest = frame["answer"].removeprefix(self.printed)
                 self._write(f"\n{rest}\n" if self.printed and rest == frame["answer"] else f"{rest}\n")

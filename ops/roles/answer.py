@@ -9,14 +9,20 @@ from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
 from adapters.models.catalogue import LogCatalogue
+from adapters.models.filter_api import TenantFilters
 from adapters.models.listing import TenantListings
 from adapters.models.registry import TenantModels, TenantRerankers
+from adapters.models.schemas import ContainedSchemas
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
+from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
+from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
+from handlers.chat.moderate import Moderate
 from handlers.chat.name import NameConversation
+from handlers.chat.suggest import Suggest
 from handlers.models.check import Check
 from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
@@ -50,18 +56,35 @@ async def begin(wiring: Wiring) -> None:
     builtin = model_name(reranker) if reranker else ""
     rerankers = TenantRerankers(wiring.nc, builtin, registered, unseal, allowed, outages=outages)
     wiring.open.push_async_callback(rerankers.close)
+    embedding_models = await wiring.embedding_models()
     retrieve = Retrieve(
         wiring.repository,
         wiring.calls,
-        await wiring.embedding_models(),
+        embedding_models,
         await wiring.index(),
         await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url)),
         Rerank(wiring.calls, rerankers),
         ExtractFilter(wiring.calls, choose),
     )
-    answer = Answer(wiring.repository, wiring.calls, retrieve, choose, NatsLive(wiring.nc), stops, sentences)
+    annotations = await wiring.open.enter_async_context(PostgresAnnotations(wiring.settings.postgres_url))
+    filters = TenantFilters(registered, unseal, allowed)
+    wiring.open.push_async_callback(filters.close)
+    live = NatsLive(wiring.nc)
+    answer = Answer(
+        wiring.repository,
+        wiring.calls,
+        retrieve,
+        choose,
+        live,
+        stops,
+        sentences,
+        Moderate(wiring.calls, choose, filters),
+        MatchAnnotation(wiring.repository, wiring.calls, embedding_models, annotations),
+        await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox())),
+    )
     wiring.work("answer", answer)
     wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
+    wiring.work("suggest", Suggest(wiring.repository, wiring.calls, choose, live))
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     listings = TenantListings(models.clients)
     measure = replace(choose, catalogue=None)

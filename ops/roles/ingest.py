@@ -6,7 +6,9 @@ from collections.abc import Awaitable
 
 from adapters.documents.extract import FileExtractor
 from adapters.jetstream.previews import serve
+from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
+from handlers.chat.annotations import Annotate, AnnotateAll
 from handlers.knowledge.forget import Forget
 from handlers.knowledge.ingest import Ingest
 from handlers.knowledge.preview import Preview
@@ -33,5 +35,9 @@ async def begin(wiring: Wiring) -> Awaitable[None]:
     wiring.work("forget_datasets", forget)
     wiring.work("reindex", reindex)
     wiring.work("reprocess", Reprocess(wiring.repository, documents))
+    annotations = await wiring.open.enter_async_context(PostgresAnnotations(wiring.settings.postgres_url))
+    annotate = Annotate(wiring.repository, wiring.calls, models)
+    wiring.work("annotate", annotate)
+    wiring.work("annotate_all", AnnotateAll(annotate, annotations))
     reader = await wiring.open.enter_async_context(FileExtractor(sandbox, children=1, seconds=PREVIEW_S))
     return serve(wiring.nc, Preview(wiring.repository, wiring.blobs, reader, models, index))

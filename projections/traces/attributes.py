@@ -93,6 +93,8 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
         return found | {OPERATION_NAME: "embeddings"}
     if kind == "rerank":
         return found | {OPERATION_NAME: kind, RERANKER_TOP_K: len(request.get("segments") or ())}
+    if kind == "moderation" and "texts" in request:
+        return found | {OPERATION_NAME: kind}
     parameters = {"max_tokens": request.get("max_tokens")} | (request.get("parameters") or {})
     found |= {
         name: value

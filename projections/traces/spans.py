@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
-from domain.chat.conversation import Conversation
+from domain.chat.conversation import Conversation, FilterVerdict
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id
@@ -31,7 +31,9 @@ spans = ReadModel(
     required("trace_id", Id, "Trace that it belongs to, in traces."),
     optional("parent_id", Id, "Span that it is part of; null when that is the trace."),
     required(
-        "kind", Text, "handler, retrieval, embedding, chat, rerank, tool, agent, workflow, extract, segment, index."
+        "kind",
+        Text,
+        "handler, retrieval, embedding, chat, rerank, moderation, tool, agent, workflow, extract, segment, index.",
     ),
     required("name", Text, "Name of the step, in a word or two."),
     required("status", Text, "running, ok, error, cancelled, or unknown: a call whose worker died."),
@@ -216,6 +218,35 @@ def stopped(row: Row, event: Any, message: Recorded) -> Row | None:
     return ended(row, event, message, "cancelled") if row["status"] == "running" else None
 
 
+@spans.makes(Conversation.Moderated, related=(spans, answer_span))
+def moderated(event: Conversation.Moderated, message: Recorded, handler: Row | None) -> list[Row]:
+    return [_verdict(event, message, handler, verdict) for verdict in event.verdicts]
+
+
+def _verdict(event: Conversation.Moderated, message: Recorded, handler: Row | None, verdict: FilterVerdict) -> Row:
+    """The span of a filter: all checks of one side. What was flagged is no error; a check that failed is."""
+    part = f"moderation:{event.attempt}:{verdict['where']}:{verdict['position']}"
+    began, took = datetime.fromisoformat(verdict["started_at"]), timedelta(milliseconds=verdict["duration_ms"])
+    name = f"{verdict['kind']} of {verdict['where']}: {verdict['verdict']}"
+    failed = {"status": "error", "error_code": verdict["code"]} if verdict["code"] else {"status": "ok"}
+    span = begun(
+        message,
+        began,
+        "moderation",
+        name,
+        "message",
+        event.message,
+        handler,
+        id=span_id(message.metadata.correlation, event.message, part),
+        conversation_id=event.originator_id,
+        attempt=event.attempt,
+        duration_ms=verdict["duration_ms"],
+        ended_sequence=message.position.sequence,
+        **failed,
+    )
+    return {**span, "ended_at": span["started_at"] + took}
+
+
 # --- documents -----------------------------------------------------------------------------------------------
 
 
@@ -307,17 +338,18 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 
 
 def _for_search(call: ModelCall.Requested) -> bool:
-    """Return True when a call helps to search: of the chats, the one that makes a filter out of the question."""
+    """Return True when a call helps to search: of the chats, the one that makes a filter out of the question; of the
+    embeddings, all but the one that looks for an annotation."""
+    if call.kind == "embedding":
+        return call.originator_id != _call_of(call.cause_id, "annotation", call.attempt)
     number = call.route["try"] if call.route else 1
-    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(
-        call.cause_id, call.attempt, number
-    )
+    return call.kind == "rerank" or call.originator_id == _call_of(call.cause_id, "filter", call.attempt, number)
 
 
 @lru_cache(maxsize=1024)
-def _filter_call(message: str, attempt: int, number: int) -> str:
-    """The id of the call that makes a filter out of a question, in its n-th try."""
-    return commit_id(message, f"filter:{attempt}" + (f":{number}" if number > 1 else ""))
+def _call_of(message: str, step: str, attempt: int, number: int = 1) -> str:
+    """The id of the call that an attempt at an answer makes in a step, in its n-th try."""
+    return commit_id(message, f"{step}:{attempt}" + (f":{number}" if number > 1 else ""))
 
 
 def retrieval_span(event: Any, message: Recorded) -> str | None:

@@ -191,14 +191,19 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
-_OF_CALLS = {"dataset": "dataset.test", "message": "conversation.request_name"}
+_OF_CALLS = {
+    "annotation": "annotation.create",
+    "dataset": "dataset.test",
+    "message": "conversation.request_name",
+    "suggestion": "message.suggest",
+}
 """The commands without a handler that lead to calls, by the noun that these name as their cause."""
 
 
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
     """No handler of a message, document or replay made the call: a provider is checked, an index is built, a dataset
-    is tested, or a conversation is named."""
+    is tested, a conversation is named, questions are suggested, or an annotation is embedded."""
     if event.cause_noun == "provider":
         return _begun(event, message, "check", "provider.check")
     name = _OF_CALLS.get(event.cause_noun, f"index.{event.kind}")

@@ -23,18 +23,21 @@ from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
+from domain.chat.annotation import Annotation
 from domain.chat.app import (
     App,
     AppWarning,
     Condition,
     Features,
+    FilterSettings,
     MetadataFilter,
     ModelSettings,
     RerankSettings,
     RetrievalSettings,
+    SuggestSettings,
     Variable,
 )
-from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
 from domain.chat.site import Icon, Site
 from domain.chat.tags import Tags
 from domain.knowledge import curation
@@ -235,6 +238,20 @@ _SITE = Site(
     use_icon_as_answer_icon=True,
 )
 
+_FILTER = FilterSettings(
+    kind="words",
+    where="both",
+    action="replace",
+    text="",
+    deadline_s=5.0,
+    fail="closed",
+    words=["lock"],
+    whole_words=True,
+    model=None,
+    instructions="",
+    provider=None,
+)
+
 
 def _answers() -> Iterator[Aggregate]:
     app = App.begin(
@@ -261,6 +278,9 @@ def _answers() -> Iterator[Aggregate]:
             suggested_questions=["When does the lock open?"],
             more_like_this=False,
             name_conversations=True,
+            moderation=[_FILTER],
+            suggest_after_answer=SuggestSettings(prompt="", model=None),
+            response_schema=None,
         ),
     )
     app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
@@ -280,6 +300,28 @@ def _answers() -> Iterator[Aggregate]:
             user="skipper-7",
         )
     talk.answering(_at(17), message=_id(4))
+    talk.moderate(
+        _at(17.5),
+        message=_id(4),
+        attempt=1,
+        verdicts=[
+            FilterVerdict(
+                where="input",
+                position=0,
+                kind="words",
+                verdict="flagged",
+                action="replace",
+                checked=2,
+                flagged=["query"],
+                code=None,
+                started_at=_at(17.25).isoformat(),
+                duration_ms=0.125,
+            )
+        ],
+        query="When does the **** open?",
+        inputs=None,
+    )
+    talk.match(_at(17.75), message=_id(4), annotation=_id(8), score=0.9375, embedding_model="a-model")
     talk.answer(
         _at(18),
         message=_id(4),
@@ -306,6 +348,13 @@ def _answers() -> Iterator[Aggregate]:
         finish_reason="stop",
         name=True,
     )
+    talk.request_suggestions(_at(18.25), message=_id(4), configuration=1)
+    talk.suggest(
+        _at(18.5),
+        message=_id(4),
+        questions=["And on Sundays?", "How long does it stay open?", "What does it cost?"],
+        model_call=_id(7),
+    )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
     talk.retry(_at(20), message=_id(5))
     talk.stop(_at(20), message=_id(6))
@@ -319,8 +368,23 @@ def _answers() -> Iterator[Aggregate]:
     talk.rename(_at(23), name="Opening times")
     talk.regenerate(_at(23.5), message=_id(11), repeats=_id(5), app=app)
     talk.delete(_at(24))
+    app.set_annotation_reply(_at(24.25), enabled=True, score_threshold=0.9, embedding_model=None)
+    app.annotations_embedded(_at(24.5), embedding_model="a-model")
     app.delete(_at(25))
-    yield from (app, talk, fork)
+    annotation = Annotation.begin(
+        Annotation.Created,
+        _id(8),
+        _at(16),
+        app=app.id,
+        question="When does the lock open?",
+        answer="At six in the morning.",
+        conversation=talk.id,
+        message=_id(4),
+    )
+    annotation.embed(_at(16.25), revision=1, embedding_model="a-model/cpu/float32", vector="ADoAOA==")
+    annotation.edit(_at(16.5), question=None, answer="At six, on Sundays never.")
+    annotation.remove(_at(16.75))
+    yield from (app, talk, fork, annotation)
 
 
 def _tags() -> Aggregate:

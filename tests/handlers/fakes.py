@@ -14,13 +14,18 @@ from adapters.models.circuit import LocalOutages
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
 from domain.models.model_call import Try
+from handlers.chat.annotations import unpack
 from handlers.chat.evidence import evidence
+from handlers.chat.structured import fault
 from handlers.models.choose import Choose, Known, Way
+from handlers.ports.annotations import Nearest
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
+from handlers.ports.filters import Check, Finding
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
 from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ChatUsage, Delta, ModelError
 from handlers.repository import Repository
+from tests.memory import Memory
 
 
 class Lines:
@@ -46,6 +51,77 @@ class Cites:
         if self.error:
             raise self.error
         return evidence(answer, passages)
+
+
+class Guards:
+    """Filters of providers: each flags what `flags` says, and changes it as `changes` says; or it fails, with `error`
+    or for the text `away`."""
+
+    server = "guard:443"
+
+    def __init__(self) -> None:
+        self.flags: Callable[[str], bool] = lambda text: False
+        self.changes: Callable[[str], str] | None = None
+        self.error: Exception | None = None
+        self.away = ""
+        self.silent = False
+        self.asked: list[Check] = []
+
+    async def get(self, tenant: str, provider: str) -> Guards:
+        if provider == "nothing":
+            raise ModelError("not_found", "There is no such filter.")
+        return self
+
+    async def check(self, check: Check) -> Finding:
+        self.asked.append(check)
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.error:
+            raise self.error
+        if self.away in check.texts.values():
+            raise ModelError("server_error", "The filter is away.")
+        flagged = {name: text for name, text in check.texts.items() if self.flags(text)}
+        changed = {name: self.changes(text) for name, text in flagged.items()} if self.changes else {}
+        return Finding(bool(flagged), changed)
+
+
+class Here:
+    """Checks answers by schemas in this process."""
+
+    async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
+        return fault(schema, answer)
+
+
+class Notes:
+    """Annotations as the tables have them, from the log in memory; there is none without one."""
+
+    def __init__(self, memory: Memory | None = None, desk: Any = None) -> None:
+        self.memory = memory
+        self.desk = desk
+
+    async def _all(self, app: str) -> list[tuple[str, list[Any]]]:
+        messages = self.memory.streams["EVENTS"].messages if self.memory else []
+        ids = dict.fromkeys(
+            message.subject.rpartition(".")[2] for message in messages if ".annotation." in message.subject
+        )
+        found = [(id, await self.desk.events("annotation", id)) for id in ids]
+        return [(id, events) for id, events in found if events[0].app == app]
+
+    async def of(self, tenant: str, app: str, sequence: int) -> list[str]:
+        return [id for id, _ in await self._all(app)][::-1]
+
+    async def nearest(self, tenant: str, app: str, model: str, vector: Vectors) -> Nearest | None:
+        best: Nearest | None = None
+        for id, events in await self._all(app):
+            packed = None
+            for event in events:
+                if event.TOPIC in ("annotation.edited.v1", "annotation.removed.v1"):
+                    packed = None
+                elif event.TOPIC == "annotation.embedded.v1" and event.embedding_model == model:
+                    packed = event.vector
+            if packed and (best is None or float(unpack(packed) @ vector) > best.score):
+                best = Nearest(id, min(float(unpack(packed) @ vector), 1.0))
+        return best
 
 
 class Words:

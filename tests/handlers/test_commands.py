@@ -11,6 +11,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.models.provider import Provider
+from domain.models.route import ModelRoute
 from handlers.commands import chat, knowledge, models, retrieval
 from handlers.commands.fields import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, named, parse, references
 from handlers.routes import ROUTES
@@ -41,6 +42,7 @@ def test_defaults_are_filled_in() -> None:
     assert command.model_dump() == {
         "app": ID,
         "model": {
+            "route": None,
             "provider": "builtin",
             "name": "extractive",
             "max_tokens": 512,
@@ -175,6 +177,44 @@ for _ in range(MAX_DEPTH):
         (chat.ConfigureApp, {"app": ID, "features": {"opener": "Hello"}}, "features.opener"),
         (chat.ConfigureApp, {"app": ID, "features": {"opening_statement": "x" * 10_001}}, "features.opening_statement"),
         (chat.ConfigureApp, {"app": ID, "features": {"suggested_questions": [" "]}}, "features.suggested_questions.0"),
+        *(
+            (chat.ConfigureApp, {"app": ID, "features": {"moderation": [filter]}}, f"features.moderation.0{field}")
+            for filter, field in [
+                ({"kind": "image"}, ".kind"),
+                ({"kind": "words"}, ""),
+                ({"kind": "words", "words": []}, ""),
+                ({"kind": "words", "words": [" "]}, ".words.0"),
+                ({"kind": "words", "words": ["x" * 101]}, ".words.0"),
+                ({"kind": "words", "words": ["x" * 100] * 700}, ".words"),
+                ({"kind": "words", "words": ["x"], "provider": "guard"}, ""),
+                ({"kind": "words", "words": ["x"], "model": {"provider": "lab", "name": "m"}}, ""),
+                ({"kind": "words", "words": ["x"], "action": "answer"}, ""),
+                ({"kind": "words", "words": ["x"], "deadline_s": 0}, ".deadline_s"),
+                ({"kind": "words", "words": ["x"], "fail": "ajar"}, ".fail"),
+                ({"kind": "http"}, ""),
+                ({"kind": "http", "provider": "builtin"}, ""),
+                ({"kind": "http", "provider": "guard", "words": ["x"]}, ""),
+                ({"kind": "model", "model": {}}, ""),
+            ]
+        ),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"moderation": [{"kind": "words", "words": ["x"]}] * 11}},
+            "features.moderation",
+        ),
+        (chat.ConfigureApp, {"app": ID, "features": {"moderation": [{"kind": "model"}]}}, "features"),
+        (chat.ConfigureApp, {"app": ID, "features": {"suggest_after_answer": {}}}, "features"),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"suggest_after_answer": {"prompt": "x" * 1001}}},
+            "features.suggest_after_answer.prompt",
+        ),
+        (chat.ConfigureApp, {"app": ID, "features": {"response_schema": {"type": "object"}}}, "features"),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"response_schema": {"type": "array"}}},
+            "features.response_schema",
+        ),
         (
             chat.ConfigureApp,
             {"app": ID, "features": {"suggested_questions": ["x"] * 11}},
@@ -239,6 +279,26 @@ def test_texts_are_in_every_script(text: str) -> None:
     assert parse(chat.CreateApp, orjson.dumps({"name": text})).model_dump()["name"] == text
 
 
+def test_a_route_stands_for_a_model_wherever_one_is_named() -> None:
+    model = {"route": "fast"}
+    features = {
+        "name_conversations": True,
+        "moderation": [{"kind": "model"}, {"kind": "model", "model": model}],
+        "suggest_after_answer": {"model": model},
+        "response_schema": {"type": "object"},
+    }
+    command = parse(chat.ConfigureApp, orjson.dumps({"app": ID, "model": model, "features": features}))
+    settings = command.features.settings()
+    assert {settings["moderation"][1]["model"][name] for name in ("provider", "name")} == {""}
+    assert settings["moderation"][0]["model"] is None
+    assert settings["suggest_after_answer"]["model"]["route"] == "fast"
+    plain = parse(chat.ConfigureApp, orjson.dumps({"app": ID, "features": {"moderation": [FILTER]}}))
+    assert "route" not in plain.features.settings()["moderation"][0]["model"]
+
+
+FILTER = {"kind": "model", "model": {"provider": "lab", "name": "small"}}
+
+
 def found(command: Command) -> list[tuple[str, type[Aggregate], str]]:
     kinds = references(type(command))
     return [(place, kind, id) for path, kind in kinds for place, id in named(command, path, kind)]
@@ -248,8 +308,14 @@ def test_references_are_found_wherever_they_are() -> None:
     assert dict(references(chat.ConfigureApp)) == {
         "app": App,
         "model.provider": Provider,
+        "model.route": ModelRoute,
         "datasets[]": Dataset,
         "retrieval.rerank.provider": Provider,
+        "features.moderation[].model.provider": Provider,
+        "features.moderation[].model.route": ModelRoute,
+        "features.moderation[].provider": Provider,
+        "features.suggest_after_answer.model.provider": Provider,
+        "features.suggest_after_answer.model.route": ModelRoute,
     }
     configure = chat.ConfigureApp(app=ID, model=chat.ModelFields(provider="lab", name="small"), datasets=[ID, OTHER])
     assert found(configure) == [

@@ -369,7 +369,9 @@ class Anything:
         await desk.done("model.set_default", type="chat", provider="lab", model="small")
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
-        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
+        suggesting = {"suggest_after_answer": {"model": {"provider": "lab", "name": "m"}}}
+        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}], features=suggesting)
+        ids["annotation"] = await desk.done("annotation.create", app=ids["app"], question="?", answer="!")
         await desk.done("dataset.add_metadata_field", dataset=ids["dataset"], name="year", type="number")
         ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
         await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
@@ -446,6 +448,15 @@ class Anything:
             "tag.rename": {"kind": st.just("app"), "tag": st.just(ids["tag"]), "name": text},
             "tag.delete": {"kind": st.just("app"), "tag": st.just(ids["tag"])},
             **{f"tag.{verb}": {"tag": st.just(ids["tag"]), "app": st.just(ids["app"])} for verb in ("bind", "unbind")},
+            "app.set_annotation_reply": {
+                "app": st.just(ids["app"]),
+                "enabled": st.booleans(),
+                "score_threshold": st.floats(0, 1),
+                "embedding_model": st.sampled_from(EMBEDDING_MODELS) | st.none(),
+            },
+            "annotation.create": {"app": st.just(ids["app"]), "question": text, "answer": text},
+            "annotation.edit": {"annotation": st.just(ids["annotation"]), "answer": text},
+            "annotation.remove": {"annotation": st.just(ids["annotation"])},
             "dataset.create": {"name": text},
             "dataset.configure": {
                 "dataset": st.just(ids["dataset"]),
@@ -485,7 +496,7 @@ class Anything:
                 "rating": st.sampled_from(["like", "dislike", None]),
                 "content": text,
             },
-            **{f"message.{verb}": message for verb in ("retry", "regenerate", "save", "unsave")},
+            **{f"message.{verb}": message for verb in ("retry", "regenerate", "save", "suggest", "unsave")},
             "message.more_like_this": slogan,
             **{f"conversation.{verb}": talk for verb in ("pin", "unpin")},
             "conversation.request_name": {"conversation": slogan["conversation"]},

@@ -43,7 +43,7 @@ class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
     `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call,
-    `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
+    `note` an annotation, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
     dataset: str
@@ -61,6 +61,7 @@ class World:
     slogans: str
     slogan: str
     label: str
+    note: str
     company: str
     owner: str
     member: str
@@ -75,7 +76,8 @@ async def world(desk: Desk) -> World:
     await desk.send("model.set", **KNOWN)
     await desk.send("model.set_default", type="rerank", **KNOWN)
     app = await desk.done("app.create", name="Guide")
-    await desk.done("app.configure", app=app, datasets=[dataset], variables=[{"name": "tone", "default": "calm"}])
+    variables, suggesting = [{"name": "tone", "default": "calm"}], {"suggest_after_answer": {"model": LAB}}
+    await desk.done("app.configure", app=app, datasets=[dataset], variables=variables, features=suggesting)
     document, failed = [await desk.done("document.upload", dataset=dataset, name="a.txt", text="x") for _ in range(2)]
     now = datetime.now(UTC)
     await desk.change("document", failed, lambda it: it.fail(now, stage="parsing", code="no_text", reason="Empty."))
@@ -101,6 +103,7 @@ async def world(desk: Desk) -> World:
     await desk.done("quota.impose", name="most", unit="calls", period="month", limit=10**6)
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
+    note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
     await desk.change("document", ready, cut_into_three)
@@ -115,7 +118,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan, label),
+        *(slogans, slogan, label, note),
         *(company, owner, member, other, key),
     )
 
@@ -150,6 +153,26 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("tag.bind", {"tag": "{label}", "app": "{slogans}"}, "tags", ["tag.bound.v1"]),
     ("tag.unbind", {"tag": "{label}", "app": "{app}"}, "tags", ["tag.unbound.v1"]),
     ("tag.delete", {"kind": "app", "tag": "{label}"}, "tags", ["tag.deleted.v1"]),
+    (
+        "app.set_annotation_reply",
+        {"app": "{app}", "enabled": True, "embedding_model": "a-model"},
+        "app",
+        ["app.annotation_reply_set.v1"],
+    ),
+    (
+        "annotation.create",
+        {"app": "{app}", "question": "When?", "answer": "At six."},
+        "annotation",
+        ["annotation.created.v1"],
+    ),
+    (
+        "annotation.create",
+        {"app": "{app}", "conversation": "{talk}", "message": "{answered}"},
+        "annotation",
+        ["annotation.created.v1"],
+    ),
+    ("annotation.edit", {"annotation": "{note}", "answer": "At seven."}, "annotation", ["annotation.edited.v1"]),
+    ("annotation.remove", {"annotation": "{note}"}, "annotation", ["annotation.removed.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
     (
         "dataset.configure",
@@ -267,6 +290,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         {"conversation": "{talk}", "message": "{answered}", "rating": "like"},
         "conversation",
         ["message.rated.v1"],
+    ),
+    (
+        "message.suggest",
+        {"conversation": "{talk}", "message": "{answered}"},
+        "conversation",
+        ["message.suggestions_requested.v1"],
     ),
     ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation", ["message.retried.v1"]),
     ("dead_letter.retry", {"dead_letter": "{letter}"}, "dead_letter", ["dead_letter.retried.v1"]),
@@ -461,7 +490,17 @@ def test_every_permission_is_one_that_commands_need() -> None:
 
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
-    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "quota.", "door.", "trace.")
+    wards = (
+        "annotation.",
+        "provider.",
+        "message.",
+        "conversation.",
+        "end_user.",
+        "limits.",
+        "quota.",
+        "door.",
+        "trace.",
+    )
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
     others = {"dataset.test", "replay.request", "sql_login.create", "budget.set"} | texts | of_accounts
@@ -472,6 +511,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
 def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
     persons = {name: route.person for name, route in ROUTES.items() if route.person}
     assert persons == {
+        "annotation.create": "conversation",
         "dataset.test": "user",
         "message.send": "user",
         "conversation.fork": "conversation",
@@ -523,6 +563,7 @@ async def test_a_command_is_accepted_once(
     assert {event.timestamp for event in commits[-1].events} == {outcome.at}
 
     named = {
+        "annotation",
         "app",
         "dataset",
         "document",
@@ -581,6 +622,12 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.set_site", {"app": "{app}"}, "app"),
     ("tag.bind", {"tag": "{label}", "app": "{app}"}, "app"),
     ("tag.unbind", {"tag": "{label}", "dataset": "{dataset}"}, "dataset"),
+    ("app.set_annotation_reply", {"app": "{app}", "enabled": False}, "app"),
+    ("annotation.create", {"app": "{app}", "question": "?", "answer": "!"}, "app"),
+    ("annotation.create", {"app": "{app}", "conversation": "{talk}", "message": "{answered}"}, "conversation"),
+    ("annotation.edit", {"annotation": "{note}", "answer": "!"}, "annotation"),
+    ("annotation.remove", {"annotation": "{note}"}, "annotation"),
+    ("message.suggest", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
     ("dataset.configure", {"dataset": "{dataset}", "embedding_model": "a-model"}, "dataset"),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset"),
     ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
@@ -660,6 +707,8 @@ async def test_what_was_deleted_cannot_be_named(
         await desk.done("document.delete", document=filled(fields["document"], world))
     elif last == "sql_login":
         await desk.done("sql_login.revoke", sql_login=world.login)
+    elif last == "annotation":
+        await desk.done("annotation.remove", annotation=world.note)
     else:
         noun = "dataset" if last == "0" else last
         deleted = filled(fields["conversation"], world) if noun == "conversation" else getattr(world, noun)
@@ -675,6 +724,7 @@ async def test_what_another_tenant_has_cannot_be_named(
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
     nouns = {
+        "annotation",
         "app",
         "budget",
         "bus_login",

@@ -30,8 +30,6 @@ DIFY = _NAMES.split()
 """The tables of Dify 0.6.9."""
 
 PENDING = {
-    *("provider_models", "tenant_default_models", "provider_credentials"),
-    *("message_annotations", "app_annotation_hit_histories", "app_annotation_settings"),
     *("upload_files", "message_files"),
 }
 """Tables that the page names and the catalogue does not have yet."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
 from domain.chat.app import App, ModelSettings, features, settings
-from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate
@@ -197,6 +197,12 @@ class History:
         )
         self.record(conversation)
 
+    def moderate(self, conversation: Conversation, message: str, *verdicts: FilterVerdict, attempt: int = 1) -> None:
+        conversation.moderate(
+            self.now, message=message, attempt=attempt, verdicts=list(verdicts), query=None, inputs=None
+        )
+        self.record(conversation)
+
     def rows(self, model: ReadModel) -> list[Row]:
         """The rows of a table after all of it, in order of their keys."""
         tables = Tables()
@@ -218,6 +224,19 @@ def citation(position: int) -> Citation:
         content="The gate is four metres high. It is green.",
         score=0.75,
     )
+
+
+def verdict(where: str, verdict: str = "passed", **fields: Any) -> FilterVerdict:
+    plain: dict[str, Any] = {
+        "position": 0,
+        "kind": "words",
+        "action": "none",
+        "checked": 2,
+        "flagged": [],
+        "code": None,
+    }
+    of = {"where": where, "verdict": verdict, "started_at": NOON.isoformat(), "duration_ms": 250.0}
+    return cast("FilterVerdict", {**plain, **of, **fields})
 
 
 def outcome(history: History, **fields: Any) -> Outcome:

@@ -4,7 +4,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
-from domain.chat.app import AppWarning
+from domain.chat.app import AppWarning, features
 from domain.chat.site import Icon, Site
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
@@ -67,6 +67,9 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "suggested_questions": [],
         "more_like_this": {"enabled": False},
         "name_conversations": {"enabled": False},
+        "suggested_questions_after_answer": {"enabled": False},
+        "response_schema": None,
+        "sensitive_word_avoidance": {"enabled": False, "configs": []},
         "retriever_resource": {"enabled": True},
         "warnings": [],
         "created_by": "ada",
@@ -91,6 +94,7 @@ def test_a_configuration_has_its_warnings() -> None:
     app = history.app()
     warning = AppWarning(code="ability_absent", field="model.parameters.tools", message="It lacks tools.")
     given = {"model": MODEL, "prompt": "", "variables": [], "datasets": [], "retrieval": RETRIEVAL}
+    given["features"] = features({})
     app.configure(history.now, [warning], **given)  # type: ignore[typeddict-item]
     history.record(app)
     history.configure(app, "Be exact.")

@@ -8,10 +8,11 @@ from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.end_users import end_user_id, end_users
 from projections.message_feedbacks import message_feedbacks
+from projections.message_moderations import message_moderations
 from projections.messages import messages
 from projections.pinned_conversations import pinned_conversations
 from projections.saved_messages import saved_messages
-from tests.projections.history import History, citation
+from tests.projections.history import NOON, History, citation, verdict
 
 
 def test_given_an_app_when_a_user_asks_twice_then_the_conversation_counts_and_the_messages_hang_together() -> None:
@@ -296,3 +297,40 @@ def test_given_a_message_when_it_is_asked_again_then_its_row_names_it_and_the_sa
     [again] = rows.keys() - {first, second}
     assert [rows[id]["parent_message_id"] for id in (first, second, again)] == [None, first, first]
     assert [rows[id]["repeated_message_id"] for id in (first, second, again)] == [None, None, second]
+
+
+def test_given_filters_when_they_check_a_message_then_each_verdict_has_a_row_until_the_conversation_goes() -> None:
+    history = History()
+    app = history.app()
+    conversation = history.conversation(app.id)
+    history.person = "the-person"
+    message = history.ask(conversation)
+    failed = {"kind": "http", "position": 1, "action": "refuse", "code": "timeout"}
+    history.moderate(conversation, message, verdict("input"), verdict("input", "failed", **failed))
+    first, second = sorted(history.rows(message_moderations), key=lambda row: row["position"])
+    assert first | {"id": "", "created_at": None} == {
+        "tenant_id": "default",
+        "id": "",
+        "app_id": app.id,
+        "conversation_id": conversation.id,
+        "message_id": message,
+        "attempt": 1,
+        "side": "input",
+        "position": 0,
+        "kind": "words",
+        "verdict": "passed",
+        "action": "none",
+        "checked": 2,
+        "flagged": [],
+        "error_code": None,
+        "duration": 0.25,
+        "started_at": NOON,
+        "created_at": None,
+        "log_position": 4,
+    }
+    assert (second["kind"], second["verdict"], second["error_code"]) == ("http", "failed", "timeout")
+    history.moderate(conversation, message, verdict("input"), attempt=2)
+    assert len(history.rows(message_moderations)) == 3
+    conversation.delete(history.now)
+    history.record(conversation)
+    assert history.rows(message_moderations) == []

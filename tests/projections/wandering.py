@@ -12,6 +12,7 @@ from domain.access.api_key import ApiKey
 from domain.access.end_user import EndUser, earlier_person_id
 from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Rejection
+from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.chat.tags import Tags
@@ -22,7 +23,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.knowledge.segmentation import Segmentation
 from domain.models.model_call import ModelCall
 from domain.work.dead_letter import DeadLetter
-from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome
+from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome, verdict
 
 TENANTS = ("one", "two")
 
@@ -42,6 +43,7 @@ _EDITS = [
 ]
 
 _TALKING = ["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename", "pin", "unpin", "save", "unsave"]
+_TALKING += ["checked", "matched", "suggest", "suggested"]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
@@ -77,10 +79,11 @@ class _Walk:
         self.tenants: dict[str, Tenant] = {}
         self.keys: dict[tuple[str, str], ApiKey] = {}
         self.tags: dict[tuple[str, str], Tags] = {}
+        self.annotations: dict[tuple[str, str], Annotation] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
-        self.persons: dict[tuple[str, str], str] = {}
+        self.persons: dict[tuple[str, str], str | None] = {}
         self.erased: dict[tuple[str, str], int] = {}
         self.steps = (
             [self.app, self.document, self.talk, self.decide, self.delete, self.field]
@@ -89,6 +92,7 @@ class _Walk:
             + 4 * [self.call, self.end]
             + [self.letter, self.retrieve, self.erase]
             + [self.account, self.member, self.key, self.tag]
+            + 2 * [self.annotate]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -327,6 +331,38 @@ class _Walk:
             noun.delete(self.history.now)
             self.history.record(noun)
 
+    def annotate(self, number: int) -> None:
+        """Of a person, or of none; embedded by one model or two."""
+        id, app, mine = id_of(15, self.random.randrange(self.few)), self.some(App), self.history.tenant
+        annotation = self.annotations.get((mine, id))
+        if app and not app.deleted and self.random.random() < 0.2:
+            app.set_annotation_reply(
+                self.history.now, enabled=number % 2 == 0, score_threshold=0.9, embedding_model=None
+            )
+            app.annotations_embedded(self.history.now, embedding_model=f"model-{number % 2}")
+            if app.pending_events:
+                self.history.record(app)
+        if annotation is None:
+            if app:
+                self.history.person = self.persons[mine, id] = self.random.choice([None, self.person("bo")])
+                of: dict[str, Any] = {"app": app.id, "conversation": None, "message": None}
+                annotation = self.annotations[mine, id] = Annotation.begin(
+                    Annotation.Created, id, self.history.now, question=f"Question {number}?", answer="Yes.", **of
+                )
+                self.history.record(annotation)
+            return
+        self.history.person = self.persons[mine, id]
+        match self.random.choice(["edit", "embed", "embed", "embed", "remove"]):
+            case "edit" if not annotation.deleted:
+                annotation.edit(self.history.now, question=None, answer=f"Answer {number}.")
+            case "embed":
+                model = f"model-{number % 2}"
+                annotation.embed(self.history.now, revision=annotation.revision, embedding_model=model, vector="AAA=")
+            case "remove" if self.random.random() < 0.3:
+                annotation.remove(self.history.now)
+        if annotation.pending_events:
+            self.history.record(annotation)
+
     def letter(self, number: int) -> None:
         id = id_of(6, self.random.randrange(self.few))
         letter = self.letters.get((self.history.tenant, id))
@@ -459,5 +495,19 @@ class _Walk:
                 getattr(conversation, verb)(self.history.now)
             case "save" | "unsave" as verb if last and status == "answered":
                 getattr(conversation, verb)(self.history.now, message=last)
+            case "checked" if last and status == "asked":
+                verdicts = [verdict("input", "flagged", action="replace"), verdict("output", "failed", code="timeout")]
+                attempt = self.random.randint(1, 2)
+                self.history.moderate(conversation, last, *verdicts[: self.random.randint(1, 2)], attempt=attempt)
+            case "matched" if last and status == "asked":
+                annotation = id_of(15, self.random.randrange(self.few))
+                conversation.match(
+                    self.history.now, message=last, annotation=annotation, score=0.95, embedding_model="a-model"
+                )
+            case "suggest" if last and status == "answered":
+                conversation.request_suggestions(self.history.now, message=last, configuration=1)
+            case "suggested" if last:
+                found: dict[str, Any] = {"questions": ["Why?"]} if number % 2 else {"questions": [], "code": "timeout"}
+                conversation.suggest(self.history.now, message=last, model_call="", **found)
         if conversation.pending_events:
             self.history.record(conversation)

@@ -19,6 +19,7 @@ from adapters.web.viewer.visitor import known_visitor
 NAVIGATION = (
     ("Traces", "/traces"),
     ("Conversations", "/conversations"),
+    ("Annotations", "/annotations"),
     ("Errors", "/errors"),
     ("Costs", "/costs"),
     ("Models", "/models"),

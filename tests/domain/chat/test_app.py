@@ -133,3 +133,17 @@ def test_has_an_icon_until_it_is_removed() -> None:
 def test_has_a_site() -> None:
     site = cast("Site", {"title": "Ask", "icon": None})
     given(app()).once(lambda app: app.set_site(NOW, site=site), App.SiteSet, site=site)
+
+
+def test_stored_answers_are_set_and_their_model_follows() -> None:
+    def reply(it: App, **fields: Any) -> None:
+        it.set_annotation_reply(NOW, **{"enabled": True, "score_threshold": 0.9, "embedding_model": None, **fields})
+
+    def embedded(it: App) -> None:
+        it.annotations_embedded(NOW, embedding_model="a-model")
+
+    given(app()).once(reply, App.AnnotationReplySet, enabled=True, score_threshold=0.9, embedding_model=None)
+    given(app(), reply).when(lambda it: reply(it, enabled=False)).then(App.AnnotationReplySet, enabled=False)
+    scenario = given(app(), reply).once(embedded, App.AnnotationsEmbedded, embedding_model="a-model")
+    assert scenario.aggregate.annotation_model == "a-model"
+    given(app(), lambda it: it.delete(NOW)).when(embedded).nothing()

@@ -7,7 +7,16 @@ import pytest
 
 from domain.aggregate import new_id
 from domain.chat.app import App, ModelSettings, Variable, features, settings
-from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, Truncation, Usage, question
+from domain.chat.conversation import (
+    COPIED,
+    HISTORY,
+    Citation,
+    Conversation,
+    FilterVerdict,
+    Truncation,
+    Usage,
+    question,
+)
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
@@ -509,3 +518,95 @@ def test_an_answer_is_saved_and_unsaved_once() -> None:
     scenario.aggregate.pending()
     scenario.once(lambda it: it.save(NOW, message=FIRST), Conversation.Saved, message=FIRST, app=APP)
     scenario.once(lambda it: it.unsave(NOW, message=FIRST), Conversation.Unsaved, message=FIRST)
+
+
+def moderate(conversation: Conversation, message: str = FIRST, **fields: Any) -> None:
+    verdict = FilterVerdict(
+        where="input",
+        position=0,
+        kind="words",
+        verdict="flagged",
+        action=fields.pop("action", "replace"),
+        checked=1,
+        flagged=["query"],
+        code=None,
+        started_at=NOW.isoformat(),
+        duration_ms=0.5,
+    )
+    conversation.moderate(
+        NOW, message=message, **{"attempt": 1, "verdicts": [verdict], "query": None, "inputs": None, **fields}
+    )
+
+
+def test_verdicts_are_recorded_while_the_message_is_open_and_only_if_there_are_any() -> None:
+    open = given(conversation(), ask)
+    open.when(lambda it: moderate(it, verdicts=[])).nothing()
+    open.when(moderate).then(Conversation.Moderated, message=FIRST, attempt=1, query=None)
+    given(conversation(), ask, fail).when(moderate).nothing()
+
+
+def test_a_question_that_a_filter_changed_is_asked_and_copied_as_the_filter_left_it() -> None:
+    it = given(conversation(), ask, lambda it: moderate(it, query="When does the *** open?"), answer).aggregate
+    assert question(it.messages[FIRST]) == "When does the *** open?"
+    assert it.messages[FIRST]["query"] == "When does the sluice open?"
+    fork = Conversation.fork(SECOND, NOW, source=it, message=FIRST, name=None)
+    assert [each["query"] for each in fork.copied(FIRST)] == ["When does the *** open?"]
+    again = given(conversation(), ask, lambda it: moderate(it, query="***"), moderate).aggregate
+    assert question(again.messages[FIRST]) == "When does the sluice open?"
+
+
+def test_a_question_with_a_preset_answer_is_in_no_history() -> None:
+    def follow(it: Conversation) -> None:
+        ask(it, message=SECOND)
+
+    plain = given(conversation(), ask, moderate, answer, follow).aggregate
+    preset = given(conversation(), ask, lambda it: moderate(it, action="answer"), answer, follow).aggregate
+    assert list(plain.history(SECOND)) == [FIRST]
+    assert list(preset.history(SECOND)) == []
+
+
+def test_no_model_reads_a_question_with_a_preset_answer_for_a_name_or_suggestions() -> None:
+    preset = given(conversation(), ask, lambda it: moderate(it, action="answer"))
+    preset.when(lambda it: named_answer(it, FIRST)).then(Conversation.Answered)
+    given(preset.aggregate).when(lambda it: it.request_name(NOW)).rejects("not_answered", "conversation")
+    given(preset.aggregate).when(suggest).rejects("not_answered", "message")
+
+
+def test_inputs_that_a_filter_changed_are_the_question_of_a_message_without_one() -> None:
+    it = given(conversation()).aggregate
+    ask(it, query="", inputs={"topic": "Eve", "tone": "calm"})
+    moderate(it, inputs={"topic": "***"})
+    assert question(it.messages[FIRST]) == "***\ncalm"
+
+
+def suggest(conversation: Conversation) -> None:
+    conversation.request_suggestions(NOW, message=FIRST, configuration=2)
+
+
+def suggested(conversation: Conversation, **fields: Any) -> None:
+    conversation.suggest(NOW, **{"message": FIRST, "questions": ["Why?"], "model_call": CALL, **fields})
+
+
+def test_suggestions_are_requested_after_an_answer_until_there_are_some() -> None:
+    given(conversation(), ask).when(suggest).rejects("not_answered", "message")
+    given(conversation(), ask, answer).once(
+        suggest, Conversation.SuggestionsRequested, message=FIRST, app=APP, configuration=2
+    )
+    it = given(conversation(), ask, answer, suggest).once(
+        suggested, Conversation.Suggested, questions=["Why?"], code=None
+    )
+    it.when(suggest).nothing()
+
+    def failed(it: Conversation) -> None:
+        suggested(it, questions=[], code="timeout", reason="Silence.")
+
+    given(conversation(), ask, answer, suggest, failed).when(suggest).then(Conversation.SuggestionsRequested)
+    given(conversation(), ask, answer).when(suggested).nothing()
+
+
+def test_a_match_is_recorded_while_the_message_is_open() -> None:
+    def match(it: Conversation) -> None:
+        it.match(NOW, message=FIRST, annotation=SECOND, score=0.95, embedding_model="a-model")
+
+    given(conversation(), ask).when(match).then(Conversation.Matched, app=APP, annotation=SECOND, score=0.95)
+    given(conversation(), ask, answer).when(match).nothing()

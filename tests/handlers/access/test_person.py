@@ -36,11 +36,12 @@ BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 
 NO_WORDS = {
     # Ids, digests, names of our own.
-    "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
+    "*.annotation *.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
     " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.repeats *.person *.segment *.segments"
     " *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes, and "
     "places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
+    "message.moderated.verdicts": "kinds of filters, names of inputs, numbers of sentences, codes",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
     " quota.*.scope quota.*.unit quota.*.period": "one of a few values",
     # The tenant's own texts and settings.
@@ -196,6 +197,13 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
     await desk.send("dataset.test", datasets=[dataset], query="When?", user="ada")
     [tested] = await commits(counter, "dataset_query")
     await QueryDatasets(desk.repository, counter.retrieve())(tested)
+
+    counter.speaker.says = ["At six."]
+    counter.message = (await desk.send("message.send", app=counter.app, query="When?", user="ada")).command
+    counter.conversation = counter.message
+    await counter.worker()(await counter.cause())
+    of_message = {"conversation": counter.conversation, "message": counter.message}
+    await desk.done("annotation.create", app=counter.app, **of_message)
 
     words = [commit for noun in PERSONAL - OF_ACCOUNTS for commit in await commits(counter, noun)]
     assert {commit.subject.noun for commit in words} == PERSONAL - OF_ACCOUNTS

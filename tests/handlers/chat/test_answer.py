@@ -16,7 +16,9 @@ from domain.log import Commit
 from domain.models.model_call import ModelCall
 from domain.models.passage import passage_id
 from domain.models.piece import content
+from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
+from handlers.chat.moderate import Moderate
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.recorded import read
@@ -29,7 +31,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, OneModel, Shelf, Speaker, Words, choosing
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Shelf, Speaker, Words, choosing
 from tests.memory import Memory, MemoryLive, MemoryStops
 
 CALL = ["model_call.requested.v3", "model_call.completed.v5"]
@@ -43,6 +45,7 @@ class Counter:
         self.desk = Desk(memory, tenant)
         self.speaker, self.shelf, self.words = Speaker(*says), Shelf(), Words()
         self.stops, self.cites = MemoryStops(memory), Cites()
+        self.checker, self.filters, self.embedding = Speaker(), Guards(), OneModel(Words())
         self.app = self.conversation = self.message = ""
 
     @property
@@ -52,7 +55,12 @@ class Counter:
     def worker(self, limit_s: float = 60.0) -> Answer:
         calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
         parts = self.desk.repository, calls, self.retrieve(), self.choose, live, self.stops, self.cites
-        return Answer(*parts, limit_s=limit_s)
+        moderate = Moderate(calls, choosing(self.desk.repository, self.checker), self.filters)
+        return Answer(*parts, moderate, self.annotated(), Here(), limit_s=limit_s)
+
+    def annotated(self) -> MatchAnnotation:
+        notes = Notes(self.memory, self.desk)
+        return MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), self.embedding, notes)
 
     def retrieve(self) -> Retrieve:
         calls = ModelCalls(self.desk.repository)

@@ -62,7 +62,7 @@ async def test_the_first_answer_gives_a_conversation_its_name(memory: Memory, te
     assert [type(event).__name__ for event in commit.events] == ["Answered", "NamingRequested"]
     assert await namer.named() == "When does the sluice open?"
     assert await namer.name(commit) == "Opening times"
-    assert await namer.call() == ["model_call.requested.v3", "model_call.completed.v4"]
+    assert await namer.call() == ["model_call.requested.v3", "model_call.completed.v5"]
     [request] = namer.model.asked
     assert request.model == "small-8b"
     assert [message.role for message in request.messages] == ["system", "user"]
@@ -148,7 +148,7 @@ async def test_a_name_is_asked_for_again_by_a_command(memory: Memory, tenant: st
     name = await namer.name(await namer.again())
     assert name.startswith("The sluice, and more")
     assert len(name) <= LONGEST_NAME
-    assert await namer.call(2) == ["model_call.requested.v3", "model_call.completed.v4"]
+    assert await namer.call(2) == ["model_call.requested.v3", "model_call.completed.v5"]
 
 
 async def test_an_older_request_gives_way_to_a_newer_one(memory: Memory, tenant: str) -> None:

@@ -11,14 +11,16 @@ import pytest
 
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
+from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
+from handlers.chat.moderate import Moderate
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import Access, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, choosing
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing
 from tests.memory import Memory
 
 
@@ -97,6 +99,9 @@ class Talk:
             self.wire,
             self.wire,
             Cites(),
+            Moderate(ModelCalls(self.desk.repository), choosing(self.desk.repository, speaker), Guards()),
+            MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), OneModel(Words()), Notes()),
+            Here(),
         )
         await answer(commit)
 

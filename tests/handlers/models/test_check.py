@@ -13,14 +13,15 @@ import pytest
 from adapters.models.listing import TenantListings
 from adapters.models.registry import TenantModels
 from adapters.models.server import Patience
-from domain.chat.app import ModelSettings
 from domain.log import Commit, commit_id
 from domain.models.model import Model, model_id
 from domain.models.model_call import ModelCall
 from domain.models.provider import Provider
 from handlers.models.check import MOST_LISTED, Check
+from handlers.models.choose import Choose
 from handlers.models.probes import CODE, PROBES, WORDS, picture
 from handlers.ports.models import (
+    Access,
     ChatRequest,
     ChatUsage,
     Delta,
@@ -31,6 +32,7 @@ from handlers.ports.models import (
 )
 from tests.chat_servers import LOOPBACK, faulty_server, liar
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import choosing
 from tests.memory import Memory
 
 COMPLETE = {"city": "Paris", "inhabitants": 2_100_000}
@@ -97,8 +99,12 @@ class Lab:
     listings: dict[str, Listing | ModelError] = field(default_factory=dict)
     stated: dict[str, int] = field(default_factory=dict)
 
-    async def get(self, tenant: str, what: ModelSettings | str) -> Any:
-        return self.listings if isinstance(what, str) else self.model
+    async def get(self, tenant: str, provider: str, model: str | None = None) -> Any:
+        return self.listings if model is None else [Access(self.model)]
+
+    @property
+    def choose(self) -> Choose:
+        return choosing(self.desk.repository, self)
 
     async def limits(self, tenant: str, provider: str) -> dict[str, int]:
         return self.stated
@@ -113,7 +119,7 @@ class Lab:
 
     async def run(self) -> None:
         desk = self.desk
-        await Check(desk.repository, desk.calls, self, self, desk.files)(await self.last())
+        await Check(desk.repository, desk.calls, self.choose, self, desk.files)(await self.last())
 
     async def last(self) -> Commit:
         commits = await self.desk.commits("provider", "lab")
@@ -346,7 +352,7 @@ async def test_a_check_that_is_superseded_records_no_end(lab: Lab) -> None:
     first = await lab.last()
     await lab.desk.done("provider.check", provider="lab", model="small")
     desk = lab.desk
-    await Check(desk.repository, desk.calls, lab, lab, desk.files)(first)
+    await Check(desk.repository, desk.calls, lab.choose, lab, desk.files)(first)
     assert lab.model.asked == []
     await lab.check()
     assert len([each for each in await desk.types("provider", "lab") if each == "provider.checked.v1"]) == 1
@@ -370,7 +376,7 @@ async def test_a_check_that_takes_too_long_fails(lab: Lab) -> None:
     await lab.register()
     lab.model.waits = lambda ability: ability == "tools"
     desk = lab.desk
-    await Check(desk.repository, desk.calls, lab, lab, desk.files, limit_s=0.05)(await lab.last())
+    await Check(desk.repository, desk.calls, lab.choose, lab, desk.files, limit_s=0.05)(await lab.last())
     assert (await lab.checked()).code == "timeout"
     assert isinstance((await lab.calls())[1][1], ModelCall.Cancelled)
 
@@ -396,7 +402,9 @@ async def test_a_server_that_lies_about_its_abilities_is_found_out(memory: Memor
             return await desk.repository.get(Provider, of, name)
 
         models = TenantModels(registered, desk.vault.open, LOOPBACK, Patience(tries=1))
-        check = Check(desk.repository, desk.calls, models, TenantListings(models.clients), desk.files)
+        check = Check(
+            desk.repository, desk.calls, choosing(desk.repository, models), TenantListings(models.clients), desk.files
+        )
         [commit] = await desk.commits("provider", "lab")
         await check(commit)
         await models.close()

@@ -18,10 +18,12 @@ from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record
 from handlers.models.settle import Settle
+from handlers.ports.filters import Check
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranking
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import Guards, Only
 from tests.memory import Memory, MemoryLog, MemoryQuotas
 
 USAGE = ChatUsage(30, 12)
@@ -55,7 +57,9 @@ class Model:
         return Reranking([0.5 for _ in texts], self.usage)
 
 
-def price(provider: str, server: str, model: str, at: datetime, usage: Mapping[str, Any]) -> float | None:
+def price(
+    provider: str, server: str, model: str, at: datetime, usage: Mapping[str, Any], entry: Mapping[str, Any] | None
+) -> float | None:
     """A dollar for a thousand tokens of a prompt, ten of an answer; of another model, no price is known."""
     if model != "priced":
         return None
@@ -74,7 +78,7 @@ class Worker:
     async def ask(self, model: Model, name: str = "small", *, max_tokens: int = 100, cause: Cause | None = None) -> str:
         """The id of a call. Raises: ModelError."""
         request = ChatRequest(name, [ChatMessage("user", PROMPT)], max_tokens)
-        chat = self.calls.chat(cause or self.cause(), "lab", model, request, Record([], {}))
+        chat = self.calls.chat(cause or self.cause(), Only("lab", model, name), request, Record([], {}))
         async for _ in chat.texts():
             pass
         return chat.id
@@ -160,7 +164,7 @@ async def test_twenty_workers_make_exactly_as_many_calls_as_a_hard_quota_allows(
 
 async def test_without_a_quota_nothing_is_recorded_and_nothing_is_taken(worker: Worker, desk: Desk) -> None:
     call = await worker.ask(Model())
-    assert await desk.types("model_call", call) == ["model_call.requested.v3", "model_call.completed.v4"]
+    assert await desk.types("model_call", call) == ["model_call.requested.v3", "model_call.completed.v5"]
     await desk.done("quota.set", name="soft", unit="calls", period="day", limit=1, hard=False)
     assert [len(await desk.types("model_call", await worker.ask(Model()))) for _ in range(2)] == [2, 2]
     assert await windows(desk) == []
@@ -239,6 +243,19 @@ async def test_a_rerank_counts_too(worker: Worker, desk: Desk) -> None:
     await limit(desk, "tokens", 1000)
     await worker.calls.rerank(worker.cause(), "lab", Model(), "rank", "lock?", ["a", "b"], ["one", "two"])
     assert (await settled(desk)).used == 42
+
+
+async def test_the_server_of_a_filter_counts_for_calls_and_takes_neither_tokens_nor_money(
+    worker: Worker, desk: Desk
+) -> None:
+    await limit(desk, "money", 5)
+    await limit(desk, "tokens", 0)
+    await limit(desk, "calls", 1)
+    check = Check("the-app", "input", {"query": "lock?"})
+    await worker.calls.check(worker.cause(), "moderation:0", "guard", Guards(), check)
+    with pytest.raises(ModelError) as caught:
+        await worker.calls.check(worker.cause(), "moderation:0", "guard", Guards(), check)
+    assert caught.value.code == "quota_exceeded"
 
 
 async def test_a_call_that_fails_or_is_stopped_counts_as_one(worker: Worker, desk: Desk) -> None:

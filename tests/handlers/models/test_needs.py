@@ -29,10 +29,11 @@ async def measured(desk: Desk, window: int | None = None, **abilities: bool) -> 
     await desk.change("model", id, lambda it: it.take_check(at, check="c", abilities=abilities, context_window=window))
 
 
-async def warned(desk: Desk, **model: Any) -> list[tuple[str, str]]:
+async def warned(desk: Desk, features: dict[str, Any] | None = None, **model: Any) -> list[tuple[str, str]]:
     """The codes and fields of the warnings of an app with this model."""
     app = await desk.done("app.create", name="Guide")
-    await desk.done("app.configure", app=app, model={"provider": "lab", "name": "small", **model})
+    named = {"provider": "lab", "name": "small", **model}
+    await desk.done("app.configure", app=app, model=named, features=features or {})
     events = await desk.events("app", app)
     assert isinstance(events[1], App.Configured)
     assert all(isinstance(each, App.Warned) and each.number == 1 for each in events[2:])
@@ -50,6 +51,9 @@ async def test_an_ability_that_was_measured_absent_is_a_warning_and_no_refusal(d
     ]
     assert await warned(desk, parameters=SCHEMA) == [("ability_absent", "model.parameters.response_format")]
     assert await warned(desk, parameters={"response_format": {"type": "json_object"}}) == []
+    assert await warned(desk, features={"response_schema": {"type": "object"}}) == [
+        ("ability_absent", "features.response_schema")
+    ]
 
 
 async def test_a_window_that_is_smaller_than_the_app_s_is_a_warning(desk: Desk) -> None:

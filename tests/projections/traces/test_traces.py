@@ -25,7 +25,7 @@ from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.traces.spans import span_id, spans
 from projections.traces.traces import traces
-from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, Tables
+from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, Tables, verdict
 from tests.projections.wandering import wander
 
 QUESTION = {"from": "query", "text": "Write to ada@example.com: how high are the gates?"}
@@ -112,6 +112,24 @@ def test_given_a_question_when_no_worker_has_begun_then_its_trace_runs() -> None
     assert (row["question"], row["end_user"], row["actor"], row["sequence"]) == ("How high?", "bo", "ada", 3)
     assert (row["spans"], row["model_calls"], row["cost"], row["ended_at"]) == (1, 0, None, None)
     assert tree(history) == {"trace": [("handler", "running")]}
+
+
+def test_given_filters_when_they_check_a_message_then_each_has_a_span_of_its_answer() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    checked = call(history, message, "call-1", "moderation", provider="guard", model="guard")
+    complete(history, checked, '{"flagged": false}')
+    failed = verdict("output", "failed", kind="http", code="timeout")
+    history.moderate(conversation, message, verdict("input", "flagged", action="replace"), failed)
+    assert tree(history)["handler"] == [("moderation", "ok"), ("moderation", "ok"), ("moderation", "error")]
+    rows = {row["name"]: row for row in history.rows(spans)}
+    assert rows.keys() == {"answer", "moderation guard", "words of input: flagged", "http of output: failed"}
+    flagged, broken = rows["words of input: flagged"], rows["http of output: failed"]
+    assert (flagged["duration_ms"], flagged["model_call_id"], broken["error_code"]) == (250.0, None, "timeout")
+    assert (flagged["ended_at"] - flagged["started_at"]).total_seconds() == 0.25
+    trace = the_trace(history)
+    assert (trace["model"], trace["first_token_ms"], trace["errors"]) == (None, None, 1)
 
 
 def test_given_a_question_when_it_is_answered_then_the_tree_has_every_part() -> None:

@@ -78,6 +78,15 @@ SELECT m.*, f.rating, f.content AS said FROM headrace.messages m
 LEFT JOIN headrace.message_feedbacks f ON (f.tenant_id, f.message_id) = (m.tenant_id, m.id)
 WHERE m.tenant_id = %(tenant)s AND m.id = %(id)s
 """
+_CHECKS = """
+SELECT * FROM headrace.message_moderations WHERE tenant_id = %(tenant)s AND message_id = %(id)s
+ORDER BY attempt, started_at, side, position
+"""
+_HIT = """
+SELECT h.annotation_id, h.score, h.embedding_model, a.question FROM headrace.app_annotation_hit_histories h
+LEFT JOIN headrace.message_annotations a ON (a.tenant_id, a.id) = (h.tenant_id, h.annotation_id)
+WHERE h.tenant_id = %(tenant)s AND h.message_id = %(id)s
+"""
 _COMMAND = "SELECT * FROM headrace.commands WHERE tenant_id = %(tenant)s AND id = %(id)s"
 
 
@@ -187,7 +196,8 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     ]
     call["answer"] = shown(call["response"] or "")
     call["reasoned"] = shown(call["reasoning"] or "")
-    call["texts"] = request.get("texts") or []
+    texts = request.get("texts") or []
+    call["texts"] = list(texts.values()) if isinstance(texts, dict) else texts
     call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
     call["parameters"] = {name: value for name, value in request.items() if name not in said and value is not None}
@@ -326,10 +336,14 @@ async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:
 
 async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
     """The message that the trace answers, for the trace itself and the spans of its answer."""
-    if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat")):
+    if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat", "moderation")):
         return None
-    message = await backend.row(_MESSAGE, {"tenant": trace["tenant_id"], "id": trace["message_id"]})
+    of = {"tenant": trace["tenant_id"], "id": trace["message_id"]}
+    message, checks, hit = await asyncio.gather(
+        backend.row(_MESSAGE, of), backend.rows(_CHECKS, of), backend.row(_HIT, of)
+    )
     if message is not None:
+        message["checks"], message["hit"] = checks, hit
         message["asked"], message["answered"] = shown(message["query"]), shown(message["answer"])
     return message
 

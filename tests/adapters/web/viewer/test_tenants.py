@@ -193,6 +193,7 @@ async def addresses(url: str) -> list[str]:
             f"/conversations?app={ONLY_THEIRS}",
         ],
         "/conversations/{id}": [f"/conversations/{id}" for id in [*talks, ONLY_THEIRS]],
+        "/annotations": ["/annotations", "/annotations?q=e", f"/annotations?id={ONLY_THEIRS}"],
         "/costs": ["/costs", *(f"/costs?by={by}" for by in ("model", "app", "user", "provider"))],
         "/errors": [f"/errors?period={period}" for period in ("1h", "7d", "1y")],
         "/proof": ["/proof"],

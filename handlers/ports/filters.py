@@ -1,0 +1,50 @@
+"""Ports of moderation: filters outside of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+Side = Literal["input", "output"]
+
+
+class Finding(NamedTuple):
+    """The verdict on texts: `texts` are those that the filter changed, by name; none where it says only that they are
+    flagged."""
+
+    flagged: bool
+    texts: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Texts to check: of the input `query` and `inputs.<name>`, of the output `text`, a part of an answer."""
+
+    app: str
+    where: Side
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Filter(Protocol):
+    @property
+    def server(self) -> str:
+        """Its address, as `host:port`."""
+        ...
+
+    async def check(self, check: Check) -> Finding:
+        """Check the texts; the caller sets a time limit.
+
+        Raises: ModelError `unreachable`, `unauthorized`, `bad_request`, `server_error` or `too_large`.
+        """
+        ...
+
+
+class Filters(Protocol):
+    async def get(self, tenant: str, provider: str) -> Filter:
+        """The filter at the address of a provider, with its key.
+
+        Raises: ModelError `not_found` when the provider is not registered, or was removed; `unreachable` for an invalid
+        address.
+        """
+        ...
