@@ -21,7 +21,9 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.retrieval import Retrieval
 from domain.knowledge.segmentation import Segmentation
+from domain.models.model import Model, Prices, begun
 from domain.models.model_call import ModelCall
+from domain.models.provider import Credential, Found, Provider
 from domain.work.dead_letter import DeadLetter
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome, verdict
 
@@ -80,6 +82,8 @@ class _Walk:
         self.keys: dict[tuple[str, str], ApiKey] = {}
         self.tags: dict[tuple[str, str], Tags] = {}
         self.annotations: dict[tuple[str, str], Annotation] = {}
+        self.providers: dict[tuple[str, str], Provider] = {}
+        self.models: dict[tuple[str, str], Model] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
@@ -93,6 +97,7 @@ class _Walk:
             + [self.letter, self.retrieve, self.erase]
             + [self.account, self.member, self.key, self.tag]
             + 2 * [self.annotate]
+            + [self.provider, self.model]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -129,6 +134,63 @@ class _Walk:
             self.history.door = self.random.choice([None, "bus", "viewer"])
             self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.conversation(app.id, user, id)
+
+    def provider(self, number: int) -> None:
+        at, place = self.history.now, (self.history.tenant, self.random.choice(["openai", "lab"]))
+        name, weight = self.random.choice(["default", "spare"]), self.random.randrange(1, 5)
+        key = Credential(name=name, weight=weight, sealed_key=f"sealed {number}", hint="")
+        known = self.providers.get(place)
+        if known is None:
+            known = self.providers[place] = Provider.begin(
+                Provider.Registered, place[1], at, kind="openai", base_url="http://a", credentials=[key]
+            )
+        ended = Found(
+            check=known.check,
+            code=self.random.choice([None, "timeout"]),
+            reason=None,
+            model=None,
+            models=number,
+            latency_ms=None,
+            limits={},
+        )
+        with suppress(Rejection):
+            match self.random.choice(["register", "add", "take", "check", "end", "end", "remove"]):
+                case "register":
+                    address = self.random.choice(["http://a", "http://b"])
+                    known.register(at, kind="ollama", base_url=address, credential=key)
+                case "add" if not known.deleted:
+                    known.add_credential(at, key)
+                case "take" if not known.deleted:
+                    known.remove_credential(at, name=name)
+                case "check" if not known.deleted:
+                    known.request_check(at, check=f"check {number}", model=None)
+                case "end":
+                    known.end_check(at, {name: self.random.choice([None, "unauthorized"])}, **ended)
+                case "remove":
+                    known.remove(at)
+        if known.pending_events:
+            self.history.record(known)
+
+    def model(self, number: int) -> None:
+        """Entries, lists and checks of the models that are called."""
+        provider, name = self.random.choice([("openai", "gpt-4o-mini"), ("lab", "no-such-model")])
+        at, place = self.history.now, (self.history.tenant, name)
+        known = self.models[place] = begun(self.models.get(place), provider, name, at)
+        prices = self.random.choice([None, Prices(input=number, output=1.0, cached=None, cache_write=None)])
+        limits: dict[str, Any] = {"context_window": number, "max_output": None}
+        with suppress(Rejection):
+            match self.random.choice(["set", "set", "remove", "list", "check"]):
+                case "set":
+                    known.set_entry(at, type="chat", abilities={}, prices=prices, rpm=None, tpm=number, **limits)
+                case "remove":
+                    known.remove_entry(at)
+                case "list":
+                    known.take_listing(at, server="api.openai.com:443", type=None, **limits)
+                case "check":
+                    able = self.random.random() < 0.5
+                    known.take_check(at, check=f"check {number}", abilities={"tools": able}, context_window=number)
+        if known.pending_events:
+            self.history.record(known)
 
     def person(self, user: str) -> str:
         return earlier_person_id(user, self.erased.get((self.history.tenant, user), 0))
