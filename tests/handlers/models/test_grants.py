@@ -145,7 +145,8 @@ async def test_twenty_workers_make_exactly_as_many_calls_as_a_hard_quota_allows(
         async def ask() -> None:
             with suppress(ModelError):
                 while True:
-                    await worker.ask(model)
+                    with suppress(Unavailable):  # too many workers at once took leases
+                        await worker.ask(model)
 
         await asyncio.gather(*(ask() for _ in range(3)))
         await worker.grants.close()
