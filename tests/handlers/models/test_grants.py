@@ -310,7 +310,7 @@ async def test_a_request_that_is_recorded_too_late_is_not_sent(desk: Desk, memor
             await asyncio.sleep(0.3)
         return await append(subject, *rest)
 
-    desk.store.append = slowly  # type: ignore[method-assign]
+    desk.store.append = slowly  # type: ignore[method-assign, assignment]
     with pytest.raises(ModelError, match="too late") as caught:
         await worker.ask(model)
     assert (caught.value.code, model.sent, await charged(desk)) == ("quota_exceeded", 0, 0)
