@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -158,6 +158,15 @@ class _Held:
     quotas: Mapping[str, Definition]
 
 
+class _State(NamedTuple):
+    """A window as it was at a moment; its aggregate goes on to change."""
+
+    used: int
+    left: int
+    leased: bool
+    exhausted: bool
+
+
 @dataclass(slots=True, eq=False)
 class _Pool:
     """The leases of one window that this process has: those for calls, and those that no call can use any more."""
@@ -169,7 +178,7 @@ class _Pool:
     wanted: int = 0
     """Sum of the needs of those that wait for a lease; they take turns."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    seen: tuple[float, QuotaWindow] | None = None
+    seen: tuple[float, _State] | None = None
     """When the window may be looked at again, after something did not fit; and how it was then."""
 
     def free(self, amount: int, margin_s: float) -> Lease | None:
@@ -356,24 +365,24 @@ class Grants:
                 async with pool.turn:
                     if lease := pool.free(amount, margin_s):
                         return lease
-                    again, window = pool.seen or (0.0, None)
-                    if window is None or time.monotonic() >= again or amount <= window.left(bound.limit):
-                        window = await self._grant(pool, bound, amount, until)
+                    again, state = pool.seen or (0.0, None)
+                    if state is None or time.monotonic() >= again or amount <= state.left:
+                        state = await self._grant(pool, bound, amount, until)
                     if lease := pool.free(amount, margin_s):
                         return lease
-                    pool.seen = time.monotonic() + PAUSE_S / 2, window
-                if time.monotonic() > until or window.used + amount > bound.limit or not window.leases:
-                    if not window.is_exhausted(bound.limit):
+                    pool.seen = time.monotonic() + PAUSE_S / 2, state
+                if time.monotonic() > until or state.used + amount > bound.limit or not state.leased:
+                    if not state.exhausted:
                         await self._exhaust(tenant, bound, amount)
-                    raise ModelError("quota_exceeded", _sentence(bound, amount, window.left(bound.limit)))
+                    raise ModelError("quota_exceeded", _sentence(bound, amount, state.left))
                 await asyncio.sleep(random.uniform(0.5, 1.0) * PAUSE_S)
         finally:
             pool.wanted -= amount
             if pool.is_empty:
                 self._pools.pop(bound.window.id, None)
 
-    async def _grant(self, pool: _Pool, bound: Bound, amount: int, until: float) -> QuotaWindow:
-        """Take a lease if its amount is left, and return the window. Raises: Unavailable."""
+    async def _grant(self, pool: _Pool, bound: Bound, amount: int, until: float) -> _State:
+        """Take a lease if its amount is left, and return the window as it is then. Raises: Unavailable."""
         id = new_id()
         pool.retire(_is_unused)  # what is left in other leases is too little, and is returned with the same commit
 
@@ -399,7 +408,8 @@ class Grants:
             pool.leases.append(Lease(bound, pool.tenant, id, taken["amount"], ends_at))
             if self._upkeep is None or self._upkeep.done():
                 self._upkeep = asyncio.create_task(self._look_after())
-        return window
+        limit = bound.limit
+        return _State(window.used, window.left(limit), bool(window.leases), window.is_exhausted(limit))
 
     def _note(self, pool: _Pool, window: QuotaWindow) -> None:
         pool.note(window)
@@ -408,13 +418,18 @@ class Grants:
         self._used[pool.window] = window.used
 
     async def _exhaust(self, tenant: str, bound: Bound, amount: int) -> None:
+        """Record that a reservation did not fit, so that commands are refused. Where that fails, the next one does."""
+
         def decide(window: QuotaWindow | None) -> QuotaWindow:
             at = datetime.now(UTC)
             window = window or QuotaWindow.open(at, bound.window)
             window.exhaust(at, amount, bound.limit)
             return window
 
-        await self._change(tenant, bound.window.id, f"{new_id()}:exhausted", decide)
+        try:
+            await self._change(tenant, bound.window.id, f"{new_id()}:exhausted", decide)
+        except Unavailable as error:
+            log.info("not recorded as exhausted", window=bound.window.id, reason=str(error))
         self._seen.pop(bound.window.id, None)
 
     async def _look_after(self) -> None:

@@ -106,23 +106,15 @@ async def test_the_lease_of_a_dead_worker_is_settled_by_the_tables(desk: Desk, u
 
 
 async def test_each_step_of_soft_and_hard_quotas_is_alerted_once(desk: Desk, url: str) -> None:
-    app = await desk.done("app.create", name="Guide")
-    await desk.done("quota.set", name="apps", scope="app", unit="calls", period="day", limit=2, hard=False)
     await desk.done("quota.set", name="model", scope="model", subject="small", unit="tokens", period="hour", limit=300)
-    await desk.done("quota.set", name="key", scope="key", unit="calls", period="month", limit=3, hard=False)
-    await desk.done("budget.set", name="money", scope="tenant", amount_usd=1e-9)
+    await desk.done("quota.set", name="provider", scope="provider", unit="calls", period="month", limit=7, hard=False)
+    await desk.done("budget.set", name="money", scope="tenant", amount_usd=1)
     worker, quotas = Worker(desk), OwnQuotas(url, desk)
     alert = Alert(desk.repository, quotas)
     await in_tables(url, quotas)
     assert await alert() == []
-    await worker.ask(Model(), "large", max_tokens=1, cause=worker.cause(app=app))
-    await in_tables(url, quotas)
-    # The app of a call is known from its trace, which a message begins; this one has none.
-    assert await alert() == []
-    await worker.grants.close()
-    await worker.ask(Model(), "small", max_tokens=100)
-    await worker.ask(Model(), "small", max_tokens=100)
-    await worker.ask(Model(), "small", max_tokens=100)
+    for _ in range(3):
+        await worker.ask(Model(), "small", max_tokens=100)
     await in_tables(url, quotas)
     assert await alert() == []
     await desk.done("quota.set", name="model", scope="model", subject="small", unit="tokens", period="hour", limit=200)

@@ -10,6 +10,8 @@ from domain.aggregate import Aggregate, Event, Rejection, new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from domain.models.quota import Definition, window
+from domain.models.quota_window import QuotaWindow
 from handlers.ports.log import Conflict, SavedSnapshot, Snapshots, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, TRIES, Repository
 from tests.memory import Memory, MemoryEventStore, MemorySnapshots
@@ -414,3 +416,45 @@ async def test_kinds_are_apart(repository: Repository, tenant: str) -> None:
     await repository.change(Dataset, id, caused(tenant), make(id))
     kind: type[Aggregate] = Conversation
     assert await repository.get(kind, tenant, id) is None
+
+
+class Counting(MemoryEventStore):
+    """Counts the commits that are read."""
+
+    read = 0
+
+    async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
+        commits = await super().load(subject, after=after, limit=limit)
+        self.read += len(commits)
+        return commits
+
+
+async def test_of_what_many_processes_change_only_what_is_new_is_read(memory: Memory, tenant: str) -> None:
+    limits = Definition(scope="tenant", subject="", unit="calls", period="day", limit=1000.0, hard=True)
+    of = window("tenant/q", limits, "", NOW)
+    store = Counting(memory)
+    one, other = (Repository(each, MemorySnapshots(memory)) for each in (store, MemoryEventStore(memory)))
+
+    async def take(repository: Repository, lease: str, needed: int = 1) -> QuotaWindow:
+        def decide(known: QuotaWindow | None) -> QuotaWindow:
+            known = known or QuotaWindow.open(NOW, of)
+            known.grant(NOW, lease, needed, needed, 1000, NOW)
+            return known
+
+        return (await repository.change(QuotaWindow, of.id, caused(tenant), decide)).aggregate
+
+    for number in range(40):
+        await take(other, f"other {number}")
+    await take(one, "first")
+    store.read = 0
+    for number in range(3):
+        await take(other, f"more {number}")
+    assert len((await take(one, "second")).leases) == 45
+    assert 3 <= store.read <= 9  # the store reads them too, to tell a conflict from what was discarded
+    await take(other, "last")
+    store.read = 0
+    for _ in range(2):
+        refused = await take(one, "large", 1000)
+        assert "large" not in refused.leases
+        assert "last" in refused.leases
+    assert store.read <= 3

@@ -93,13 +93,13 @@ def of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 async def dumped(url: str) -> dict[str, list[Row]]:
-    """The rows of every table, in the order of their keys, as JSON."""
+    """The rows of every table, and of the view that was one, in the order of their keys, as JSON."""
     found = {}
     async with tables.connect(url) as connection:
-        for model in READ_MODELS:
+        for name, key in (*((model.name, model.key) for model in READ_MODELS), ("budgets", "id")):
             query = sql.SQL("SELECT to_jsonb(t) FROM {} t ORDER BY tenant_id, {}")
-            cursor = await connection.execute(query.format(tables.name(model), sql.Identifier(model.key)))
-            found[model.name] = [row for (row,) in await cursor.fetchall()]
+            cursor = await connection.execute(query.format(sql.Identifier(tables.SCHEMA, name), sql.Identifier(key)))
+            found[name] = [row for (row,) in await cursor.fetchall()]
     return found
 
 

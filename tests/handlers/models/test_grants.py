@@ -149,7 +149,8 @@ async def test_twenty_workers_make_exactly_as_many_calls_as_a_hard_quota_allows(
         async def ask() -> None:
             with suppress(ModelError):
                 while True:
-                    await worker.ask(model)
+                    with suppress(Unavailable):  # too many workers at once took leases
+                        await worker.ask(model)
 
         await asyncio.gather(*(ask() for _ in range(3)))
         await worker.grants.close()
@@ -326,7 +327,7 @@ async def test_a_request_that_is_recorded_too_late_is_not_sent(desk: Desk, memor
             await asyncio.sleep(0.3)
         return await append(subject, *rest)
 
-    desk.store.append = slowly  # type: ignore[method-assign]
+    desk.store.append = slowly  # type: ignore[method-assign, assignment]
     with pytest.raises(ModelError, match="too late") as caught:
         await worker.ask(model)
     assert (caught.value.code, model.sent, await charged(desk)) == ("quota_exceeded", 0, 0)
