@@ -86,17 +86,17 @@ _TYPES = {"chat": "chat", "llm": "chat", "vlm": "chat", "language": "chat"}
 _TYPES |= dict.fromkeys(("embedding", "embeddings"), "embedding") | {"rerank": "rerank", "moderation": "moderation"}
 
 _NAMED = {
-    "embedding": r"embed|\bbge-(?!reranker)|\be5-",
-    "rerank": r"rerank",
-    "transcription": r"whisper|transcribe",
-    "speech": r"\btts\b",
-    "moderation": r"moderation",
+    "embedding": re.compile(r"embed|\bbge-(?!reranker)|\be5-"),
+    "rerank": re.compile(r"rerank"),
+    "transcription": re.compile(r"whisper|transcribe"),
+    "speech": re.compile(r"\btts\b"),
+    "moderation": re.compile(r"moderation"),
 }
 
 
 def _type(name: str) -> str | None:
     """The type of a model by its name, where that tells."""
-    return next((kind for kind, pattern in _NAMED.items() if re.search(pattern, name.lower())), None)
+    return next((kind for kind, pattern in _NAMED.items() if pattern.search(name.lower())), None)
 
 
 def _ollama(entry: dict[str, Any]) -> ListedModel:

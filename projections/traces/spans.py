@@ -145,12 +145,13 @@ def ended(row: Row, event: Any, message: Recorded, status: str, **columns: Any) 
 
 
 def failed(row: Row, event: Any, message: Recorded, **columns: Any) -> Row:
-    """Return the changes of a span that fails with the `code` and `reason` of this event."""
+    """Return the changes of a span that fails with the `code` and `reason` of this event: words of its person."""
     return ended(
         row,
         event,
         message,
         "unknown" if event.code == "lost" else "error",
+        person_id=row["person_id"] or message.metadata.person,
         error_code=event.code,
         error=event.reason,
         fingerprint=fingerprint(row["kind"], event.code, event.reason),
