@@ -33,7 +33,7 @@ FIELDS = frozenset(("safetySettings", "cachedContent", "labels", "serviceTier"))
 STATE = "parts"
 """The parts of an answer with signatures, which the server wants back as they were."""
 
-_VERSION = re.compile(r"/v[0-9]+[a-z0-9]*\Z")
+_VERSION = re.compile(r"/v[0-9][a-z0-9]*\Z")
 _MODEL = re.compile(r"[^A-Za-z0-9._/-]")
 
 
