@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from domain.models.model import Facts, Model, merged, model_id
 from domain.models.provider import BUILTIN
 from handlers.models.choose import Known
+from handlers.models.rates import Rate
 from handlers.repository import Repository
 from projections.values.prices import Call, Prices
 
@@ -31,4 +32,4 @@ class LogCatalogue:
         facts = await self.facts(tenant, provider, model)
         prices = facts["prices"]
         price = prices["input"] + prices["output"] if prices else None
-        return Known(facts["context_window"], price, facts["abilities"])
+        return Known(facts["context_window"], price, facts["abilities"], Rate(facts["rpm"], facts["tpm"]))

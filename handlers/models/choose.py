@@ -19,7 +19,9 @@ from domain.chat.app import ModelSettings
 from domain.models.model_call import Try
 from domain.models.route import REACTIONS, Group, Member, ModelRoute
 from handlers.models.prompt import likely
+from handlers.models.rates import Rate, Rates, Taken
 from handlers.models.rests import Key, Rests
+from handlers.ports.counters import Counters
 from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ModelError, Rest
 from handlers.ports.outages import Outages
 from handlers.repository import Repository
@@ -41,12 +43,13 @@ class Known(NamedTuple):
     """Facts about a model; None for what is not known.
 
     `context_window`: tokens. `price`: US dollars for a million tokens of the prompt and as many of the answer.
-    `abilities`: as measured.
+    `abilities`: as measured. `rate`: of each credential.
     """
 
     context_window: int | None = None
     price: float | None = None
     abilities: Mapping[str, bool | None] = {}
+    rate: Rate = Rate()
 
 
 class Catalogue(Protocol):
@@ -108,8 +111,8 @@ class Course(Protocol):
         """Begin a try. Raises: ModelError when there is none left."""
         ...
 
-    async def answered(self, way: Way, first_ms: float | None) -> None:
-        """Note a try that was answered; `first_ms` is its time to the first token."""
+    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
+        """Note a try that was answered; `first_ms` is its time to the first token, `tokens` those that it has used."""
         ...
 
     async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
@@ -127,6 +130,7 @@ class Choose:
     models: ChatModels
     outages: Outages
     catalogue: Catalogue | None = None
+    counters: Counters | None = None
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
     paces: dict[tuple[str, ...], Pace] = field(default_factory=dict)
@@ -134,6 +138,10 @@ class Choose:
     @property
     def rests(self) -> Rests:
         return Rests(self.outages, self.now)
+
+    @property
+    def rates(self) -> Rates | None:
+        return Rates(self.counters, self.now) if self.counters else None
 
     def __call__(self, tenant: str, model: ModelSettings, request: ChatRequest) -> Course:
         """The ways that this request is tried with."""
@@ -165,12 +173,15 @@ class _Course:
     tries: Counter[Key] = field(default_factory=Counter)
     out: dict[Key, ModelError] = field(default_factory=dict)
     """The ways that are not tried any more, and why."""
+    full: dict[Key, Rest] = field(default_factory=dict)
+    """The ways whose rate is reached."""
+    taken: Taken | None = None
     last: ModelError | None = None
 
     async def next(self) -> tuple[Way, Try | None]:
         if not self.groups:
             await self._begin()
-        while (way := await self._way()) is None:
+        while (way := await self._way()) is None or not await self._is_free(way):
             pass
         if self.tries[way.key]:
             await asyncio.sleep(PAUSE_S * 2 ** (self.tries[way.key] - 1) * (0.5 + self.choose.draw()))
@@ -183,7 +194,9 @@ class _Course:
         after = {"call": self.after[0], "code": self.after[1]} if self.after else None
         return way, {"name": name, "try": self.number, "after": after}
 
-    async def answered(self, way: Way, first_ms: float | None) -> None:
+    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
+        if self.choose.rates and self.taken:
+            await self.choose.rates.settle(self.taken, tokens)
         if first_ms is not None:
             self.choose.pace(self.tenant, way).firsts.append((self.choose.now(), first_ms))
         await self.choose.rests.end(self.tenant, way.key)
@@ -237,9 +250,23 @@ class _Course:
             await self._wait(resting)
         return last
 
+    async def _is_free(self, way: Way) -> bool:
+        """Count the call for the rate of the way; return False where that is reached, and let it rest."""
+        self.taken = None
+        if self.choose.rates is None:
+            return True
+        found = await self.choose.rates.take(self.tenant, way.key, way.known.rate, self.needs.tokens)
+        if isinstance(found, Rest):
+            self.full[way.key] = found
+            return False
+        self.taken = found
+        return True
+
     def _rest(self, way: Way) -> Rest | None:
-        rest = way.access.rest or self.choose.rests.of(self.tenant, way.key)
-        return rest if rest and rest.until > self.choose.now() else None
+        """The longest rest of the way that has not ended."""
+        found = (way.access.rest, self.choose.rests.of(self.tenant, way.key), self.full.get(way.key))
+        now = self.choose.now()
+        return max((rest for rest in found if rest and rest.until > now), key=lambda rest: rest.until, default=None)
 
     async def _ways(self, group: Group) -> Sequence[Way]:
         found = await asyncio.gather(*map(self._of_member, group["members"]))

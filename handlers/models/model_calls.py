@@ -547,7 +547,8 @@ class Chat:
                 async with aclosing(self._try(way, routed)) as texts:
                     async for text in texts:
                         yield text
-                await self.course.answered(way, self._first)
+                used = self.usage["prompt_tokens"] + self.usage["completion_tokens"] if self.usage else 0
+                await self.course.answered(way, self._first, used)
                 return
             except ModelError as error:
                 await self.course.failed(way, self.id, error, arrived=bool(self.said or self.reasoning))

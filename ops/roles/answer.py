@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
@@ -49,7 +50,8 @@ async def begin(wiring: Wiring) -> None:
     await outages.start()
     models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
-    choose = Choose(wiring.repository, models, outages, LogCatalogue(wiring.repository, prices(wiring.settings)))
+    catalogue = LogCatalogue(wiring.repository, prices(wiring.settings))
+    choose = Choose(wiring.repository, models, outages, catalogue, JetStreamCounters(wiring.nc))
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model

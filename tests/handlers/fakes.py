@@ -271,7 +271,7 @@ class Only:
     async def next(self) -> tuple[Way, Try | None]:
         return Way(self.provider, self.model, 1, Known(), Access(self.client)), None
 
-    async def answered(self, way: Way, first_ms: float | None) -> None:
+    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
         pass
 
     async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:

@@ -18,10 +18,11 @@ from domain.models.model_call import ModelCall
 from handlers.models.choose import MOST_TRIES, TRIES, Choose, Known
 from handlers.models.model_calls import Chat
 from handlers.models.prompt import Record, likely
+from handlers.models.rates import Rate
 from handlers.ports.models import Access, ChatMessage, ChatRequest, Delta, ModelError, Rest, Tool
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.memory import Memory
+from tests.memory import Memory, MemoryCounters
 
 
 class Server:
@@ -61,7 +62,13 @@ class Lab:
     def __post_init__(self) -> None:
         self.outages = LocalOutages()
         self.choose = Choose(
-            self.desk.repository, self, self.outages, self, now=lambda: self.at, draw=lambda: self.draws - 0.5
+            self.desk.repository,
+            self,
+            self.outages,
+            self,
+            MemoryCounters(self.desk.server),
+            now=lambda: self.at,
+            draw=lambda: self.draws - 0.5,
         )
 
     def add(self, name: str, *errors: ModelError | tuple[str, ModelError], key: str = "", **rest: Any) -> Server:
@@ -367,6 +374,56 @@ async def test_the_cheapest_model_is_called_and_one_without_a_price_last(lab: La
     assert (await lab.ask()).said == "lab/cheap"
     lab.ways["lab", "cheap"] = [Access(Server("cheap", error("not_found")))]
     assert (await lab.ask()).said == "lab/dear"
+
+
+async def test_a_model_whose_requests_of_the_minute_are_used_up_rests_until_the_next(lab: Lab) -> None:
+    lab.at = 1200.0
+    first, second = lab.add("lab/small"), lab.add("cloud/small")
+    lab.facts["lab", "small"] = Known(rate=Rate(rpm=2))
+    await lab.route(["lab/small"], ["cloud/small"])
+    for _ in range(5):
+        await lab.ask()
+    assert (first.calls, second.calls) == (2, 3)
+    with pytest.raises(ModelError, match="a rate of 2 requests a minute"):
+        await lab.ask("lab/small")
+    lab.at += 60
+    await lab.ask()
+    assert first.calls == 3
+
+
+async def test_each_key_has_a_rate_of_its_own(lab: Lab) -> None:
+    lab.at, lab.facts["cloud", "small"] = 1200.0, Known(rate=Rate(rpm=1))
+    servers = [lab.add("cloud/small", key=key) for key in "ab"]
+    for _ in range(2):
+        await lab.ask("cloud/small")
+    assert [server.calls for server in servers] == [1, 1]
+
+
+async def test_tokens_of_a_minute_are_corrected_by_those_that_a_call_has_used(lab: Lab) -> None:
+    lab.at, needed = 1200.0, likely("Well?") + 8
+    server, other = lab.add("lab/small"), lab.add("cloud/small")
+    lab.facts["lab", "small"] = Known(rate=Rate(tpm=needed + 6))
+    await lab.route(["lab/small"], ["cloud/small"])
+    for _ in range(3):
+        await lab.ask()
+    assert (server.calls, other.calls) == (1, 2), "the first has used more than it was thought to need"
+    lab.at += 60
+    lab.facts["lab", "small"] = Known(rate=Rate(tpm=1))
+    await lab.ask()
+    assert server.calls == 2, "a minute has room for one call, however large"
+
+
+async def test_a_short_wait_for_the_next_minute_is_waited(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.at, lab.facts["lab", "small"] = 1250.0, Known(rate=Rate(rpm=1))
+    lab.add("lab/small")
+
+    async def sleep(seconds: float) -> None:
+        lab.at += seconds
+
+    monkeypatch.setattr("handlers.models.choose.asyncio.sleep", sleep)
+    await lab.ask("lab/small")
+    await lab.ask("lab/small")
+    assert lab.at >= 1260
 
 
 async def test_a_route_that_is_not_there_is_named(lab: Lab) -> None:
