@@ -118,7 +118,7 @@ class TenantModels:
         """As the port; raises ModelError `unreachable` for an invalid address, too."""
         if provider != BUILTIN:
             _, clients = await self.clients.every(tenant, provider)
-            return [Access(client, each["name"], each["weight"], client.rest()) for each, client in clients]
+            return [Access(client, each["name"], each["weight"], client.rest) for each, client in clients]
         if model != extractive.NAME:
             raise ModelError("not_found", f"There is no built-in model {model!r}; there is {extractive.NAME!r}.")
         return [Access(Extractive(tenant, self._answering))]

@@ -9,11 +9,11 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from domain.chat.app import ModelSettings
 from domain.models.model_call import Try
@@ -26,6 +26,8 @@ from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, Mo
 from handlers.ports.outages import Outages
 from handlers.repository import Repository
 
+T = TypeVar("T")
+
 TRIES, MOST_TRIES = 3, 12
 """Maximum number of tries with one credential of a model, and in all."""
 
@@ -36,7 +38,10 @@ RECENT_S, RECENT = 300.0, 50
 """Age, in seconds, and number of the calls that the median time to the first token is of."""
 
 KEPT = 10_000
-"""Maximum number of models whose calls are counted."""
+"""Maximum number of models whose calls are counted, and of facts in memory."""
+
+HELD_S = 5.0
+"""Time for which routes, credentials and facts of models stay in memory unless a change is heard of, in seconds."""
 
 
 class Known(NamedTuple):
@@ -124,8 +129,17 @@ class Course(Protocol):
         ...
 
 
+class _Held(NamedTuple):
+    """A value that is loaded once for all calls; `until` is a monotonic time."""
+
+    until: float
+    value: asyncio.Future[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Choose:
+    """Chooses by routes, credentials and facts that it keeps in memory, until `forget` or for `held_s`."""
+
     repository: Repository
     models: ChatModels
     outages: Outages
@@ -133,7 +147,9 @@ class Choose:
     counters: Counters | None = None
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
+    held_s: float = HELD_S
     paces: dict[tuple[str, ...], Pace] = field(default_factory=dict)
+    held: dict[tuple[str, ...], _Held] = field(default_factory=dict)
 
     @property
     def rests(self) -> Rests:
@@ -147,8 +163,50 @@ class Choose:
         """The ways that this request is tried with."""
         return _Course(self, tenant, model, Needs.of(request))
 
+    def forget(self, tenant: str) -> None:
+        """A route, a provider or a model of the tenant has changed."""
+        for key in [key for key in self.held if key[1] == tenant]:
+            del self.held[key]
+
+    async def route(self, tenant: str, name: str) -> ModelRoute | None:
+        return await self._hold(lambda: self.repository.get(ModelRoute, tenant, name), "route", tenant, name)
+
+    async def access(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+        """Raises: ModelError `not_found`."""
+        return await self._hold(lambda: self.models.get(tenant, provider, model), "access", tenant, provider, model)
+
     async def known(self, tenant: str, provider: str, model: str) -> Known:
-        return await self.catalogue.known(tenant, provider, model) if self.catalogue else Known()
+        catalogue = self.catalogue
+        if catalogue is None:
+            return Known()
+        return await self._hold(lambda: catalogue.known(tenant, provider, model), "known", tenant, provider, model)
+
+    async def _hold(self, load: Callable[[], Coroutine[Any, Any, T]], *key: str) -> T:
+        """The value from memory, or loaded; an error is not kept."""
+        held, now = self.held.get(key), time.monotonic()
+        if held is None or held.until + self.held_s <= now:
+            if len(self.held) >= KEPT:
+                del self.held[next(iter(self.held))]
+            held = self.held[key] = _Held(now + self.held_s, asyncio.ensure_future(load()))
+        elif held.until <= now and held.value.done():  # calls go on with it while it is loaded again
+            self.held[key] = again = _Held(now + self.held_s, held.value)
+            loading = asyncio.ensure_future(load())
+            loading.add_done_callback(lambda task: self._renew(key, again, task))
+        try:
+            value: T = held.value.result() if held.value.done() else await asyncio.shield(held.value)
+        except Exception:
+            if self.held.get(key) is held:
+                del self.held[key]
+            raise
+        return value
+
+    def _renew(self, key: tuple[str, ...], held: _Held, loaded: asyncio.Future[Any]) -> None:
+        """Put the loaded value in place of the held one, unless that was forgotten meanwhile."""
+        if self.held.get(key) is held:
+            if loaded.cancelled() or loaded.exception():
+                del self.held[key]
+            else:
+                self.held[key] = held._replace(value=loaded)
 
     def pace(self, tenant: str, way: Way) -> Pace:
         key = (tenant, *way.key)
@@ -226,7 +284,7 @@ class _Course:
     async def _begin(self) -> None:
         """Raises: ModelError `not_found` when there is no such route."""
         if name := self.model.get("route"):
-            self.route = await self.choose.repository.get(ModelRoute, self.tenant, name)
+            self.route = await self.choose.route(self.tenant, name)
             if self.route is None or self.route.deleted:
                 raise ModelError("not_found", f"There is no route {name!r}; send route.configure first.")
             self.groups = self.route.groups
@@ -264,20 +322,18 @@ class _Course:
 
     def _rest(self, way: Way) -> Rest | None:
         """The longest rest of the way that has not ended."""
-        found = (way.access.rest, self.choose.rests.of(self.tenant, way.key), self.full.get(way.key))
+        found = (way.access.rest(), self.choose.rests.of(self.tenant, way.key), self.full.get(way.key))
         now = self.choose.now()
         return max((rest for rest in found if rest and rest.until > now), key=lambda rest: rest.until, default=None)
 
     async def _ways(self, group: Group) -> Sequence[Way]:
-        found = await asyncio.gather(*map(self._of_member, group["members"]))
-        return [way for ways in found for way in ways]
+        return [way for member in group["members"] for way in await self._of_member(member)]
 
     async def _of_member(self, member: Member) -> Sequence[Way]:
         provider, model = member["provider"], member["model"]
         try:
-            access, known = await asyncio.gather(
-                self.choose.models.get(self.tenant, provider, model), self.choose.known(self.tenant, provider, model)
-            )
+            access = await self.choose.access(self.tenant, provider, model)
+            known = await self.choose.known(self.tenant, provider, model)
         except ModelError as error:
             self.out[provider, model, ""] = error
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -150,12 +150,12 @@ class ChatModel(Protocol):
 
 class Access(NamedTuple):
     """A model by a credential of its provider, whose name is empty where none is needed; `weight` is its share of the
-    calls, `rest` the time until which the server is not called, since it does not answer."""
+    calls, `rest` returns the time until which the server is not called, since it does not answer."""
 
     client: ChatModel
     credential: str = ""
     weight: int = 1
-    rest: Rest | None = None
+    rest: Callable[[], Rest | None] = lambda: None
 
 
 class ChatModels(Protocol):

@@ -111,8 +111,9 @@ rounds; the ratio is the figure as a multiple of the limit.
   {2 * sizes.questions:,} a round. Limit: publishes per second, as of `commands`, divided by `messages`, the messages
   that a question stores. `processor`: processor time of each process for a question meanwhile, until the tables show
   it.
-- **route**: time that two hard quotas add to a call of a model, with 10, 100 and 500 in flight in one process: to
-  reserve in leases of their windows, to charge and to settle. The first leases are taken before.
+- **route**: time that a route of three models and two hard quotas add to a call of a model, with 10, 100 and 500 in
+  flight in one process: to choose the model, to reserve in leases of the windows, to charge and to settle. `quota`: the
+  quotas alone. The first leases are taken before.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without

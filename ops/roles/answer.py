@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nats.aio.msg import Msg
+
 from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
@@ -18,7 +20,9 @@ from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
 from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
+from domain.models.model import Model
 from domain.models.provider import Provider
+from domain.models.route import ModelRoute
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
 from handlers.chat.moderate import Moderate
@@ -52,6 +56,12 @@ async def begin(wiring: Wiring) -> None:
     wiring.open.push_async_callback(models.close)
     catalogue = LogCatalogue(wiring.repository, prices(wiring.settings))
     choose = Choose(wiring.repository, models, outages, catalogue, JetStreamCounters(wiring.nc))
+
+    async def changed(message: Msg) -> None:
+        choose.forget(message.subject.split(".")[1])
+
+    for noun in (Provider, Model, ModelRoute):
+        await wiring.nc.subscribe(f"evt.*.{noun.TOPIC}.*", cb=changed)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model

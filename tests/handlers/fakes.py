@@ -283,4 +283,4 @@ class Only:
 
 def choosing(repository: Repository, models: ChatModels) -> Choose:
     """Chooses without pauses."""
-    return Choose(repository, models, LocalOutages(), draw=lambda: -0.5)
+    return Choose(repository, models, LocalOutages(), draw=lambda: -0.5, held_s=0)

@@ -58,7 +58,12 @@ NAMES = {
             )
         ),
     ],
-    "route": [f"route.quota.p{percent}.of{number}" for number in (10, 100, 500) for percent in (50, 99)],
+    "route": [
+        f"route{part}.p{percent}.of{number}"
+        for number in (10, 100, 500)
+        for percent in (50, 99)
+        for part in ("", ".quota")
+    ],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [

@@ -159,8 +159,8 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
 
         async def ask(tenant: str, provider: str = "slow") -> str:
             [access] = await models.get(tenant, provider, "tiny")
-            if access.rest:
-                raise access.rest.error
+            if rest := access.rest():
+                raise rest.error
             request = ChatRequest("tiny", [ChatMessage("user", "Well?")], 16)
             return "".join([delta.text async for delta in access.client.stream(request)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -69,6 +69,7 @@ class Lab:
             MemoryCounters(self.desk.server),
             now=lambda: self.at,
             draw=lambda: self.draws - 0.5,
+            held_s=0,
         )
 
     def add(self, name: str, *errors: ModelError | tuple[str, ModelError], key: str = "", **rest: Any) -> Server:
@@ -277,7 +278,7 @@ async def test_a_short_rest_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPa
 
 async def test_when_all_rest_the_error_names_each_and_when_it_may_be_tried(lab: Lab) -> None:
     outage = Rest(lab.at + 30, error("provider_unavailable"), True)
-    lab.add("lab/small", rest=outage)
+    lab.add("lab/small", rest=lambda: outage)
     lab.add("cloud/small", error("unauthorized"), key="a")
     await lab.route(["lab/small"], ["cloud/small", "gone/away"])
     with pytest.raises(ModelError) as caught:
@@ -290,7 +291,8 @@ async def test_when_all_rest_the_error_names_each_and_when_it_may_be_tried(lab: 
 
 
 async def test_a_route_may_wait_for_one_that_rests(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = lab.add("lab/small", rest=Rest(lab.at + 30, error("provider_unavailable"), True))
+    outage = Rest(lab.at + 30, error("provider_unavailable"), True)
+    server = lab.add("lab/small", rest=lambda: outage)
     await lab.route(["lab/small"], wait_s=60)
 
     async def sleep(seconds: float) -> None:
@@ -438,6 +440,41 @@ async def test_a_route_that_changes_holds_for_the_next_call(lab: Lab) -> None:
     assert (await lab.ask()).said == "lab/small"
     await lab.route(["cloud/small"])
     assert (await lab.ask()).said == "cloud/small"
+
+
+async def test_routes_and_models_are_kept_in_memory_until_a_change_is_heard_of(lab: Lab) -> None:
+    lab.choose = replace(lab.choose, held_s=60)
+    lab.add("lab/small")
+    lab.add("cloud/small")
+    await lab.route(["lab/small"])
+    assert (await lab.ask()).said == "lab/small"
+    await lab.route(["cloud/small"])
+    assert (await lab.ask()).said == "lab/small"
+    lab.choose.forget("another")
+    assert (await lab.ask()).said == "lab/small"
+    lab.choose.forget(lab.desk.tenant)
+    assert (await lab.ask()).said == "cloud/small"
+
+
+async def test_what_is_in_memory_for_long_is_loaded_again_while_calls_go_on(lab: Lab) -> None:
+    lab.choose = replace(lab.choose, held_s=0.05)
+    lab.add("lab/small")
+    lab.add("cloud/small")
+    await lab.route(["lab/small"])
+    await lab.ask()
+    await lab.route(["cloud/small"])
+    await asyncio.sleep(0.06)
+    assert (await lab.ask()).said == "lab/small"
+    await asyncio.sleep(0.02)
+    assert (await lab.ask()).said == "cloud/small"
+
+
+async def test_a_model_that_was_not_there_is_looked_for_again(lab: Lab) -> None:
+    lab.choose = replace(lab.choose, held_s=60)
+    with pytest.raises(ModelError, match="No provider"):
+        await lab.ask("lab/small")
+    lab.add("lab/small")
+    assert (await lab.ask("lab/small")).said == "lab/small"
 
 
 async def test_what_a_dead_worker_tried_is_taken_over(lab: Lab) -> None:
