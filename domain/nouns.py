@@ -14,7 +14,9 @@ from domain.aggregate import Aggregate
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.speech import Speech
 from domain.chat.tags import Tags
+from domain.chat.transcription import Transcription
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -60,8 +62,10 @@ NOUNS: dict[str, type[Aggregate]] = {
         QuotaWindow,
         Replay,
         Retrieval,
+        Speech,
         SqlLogin,
         Tags,
         Tenant,
+        Transcription,
     )
 }

@@ -20,7 +20,9 @@ from domain.aggregate import Aggregate
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.speech import Speech
 from domain.chat.tags import Tags
+from domain.chat.transcription import Transcription
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -40,6 +42,7 @@ from handlers.commands import (
     annotation,
     api_keys,
     apps,
+    audio,
     audit,
     catalog,
     chat,
@@ -272,7 +275,7 @@ ROUTES: dict[str, Route] = {
         chat.send,
         target="conversation",
         person="user",
-        counts=("messages", "tokens"),
+        counts=("messages", "tokens", "bytes"),
     ),
     "message.stop": changes(Conversation, chat.StopMessage, "chat", chat.stop, private=True),
     "message.retry": changes(
@@ -316,6 +319,18 @@ ROUTES: dict[str, Route] = {
         Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
     ),
     "conversation.fork": creates(Conversation, chat.ForkConversation, "chat", chat.fork, person="conversation"),
+    "audio.transcribe": creates(
+        Transcription,
+        audio.Transcribe,
+        "chat",
+        audio.transcribe,
+        person="user",
+        gives=Transcription.TOPIC,
+        counts=("bytes", "tokens"),
+    ),
+    "audio.speak": creates(
+        Speech, audio.Speak, "chat", audio.speak, person="user", gives=Speech.TOPIC, counts=("tokens",)
+    ),
     "replay.request": creates(
         Replay, models.RequestReplay, "replay", models.replay, person="call", counts=("replays", "tokens")
     ),

@@ -54,10 +54,22 @@ class OutcomeMessage(BaseModel):
 class LiveFrame(BaseModel):
     """A step of a growing answer: lost without a subscriber."""
 
-    type: Literal["restarted", "retrieved", "token", "replaced", "answered", "failed", "stopped", "suggested"]
+    type: Literal[
+        "restarted",
+        "retrieved",
+        "token",
+        "replaced",
+        "answered",
+        "failed",
+        "stopped",
+        "suggested",
+        "audio",
+        "spoken",
+        "transcribed",
+    ]
     hits: int | None = Field(None, description="retrieved: number of segments")
-    index: int | None = Field(None, description="token: its number from 0, a gap is a loss")
-    text: str | None = Field(None, description="token: the text to append")
+    index: int | None = Field(None, description="token, audio: its number from 0, a gap is a loss")
+    text: str | None = Field(None, description="token: the text to append; transcribed: the whole text")
     attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
     answer: str | None = Field(
         None, description="answered: the whole text; replaced: the text so far; stopped: the part shown"
@@ -66,6 +78,10 @@ class LiveFrame(BaseModel):
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")
     finish_reason: str | None = Field(None, description="answered: reason for the end, as the model's server gives it")
     questions: list[str] | None = Field(None, description="suggested: questions that the user may ask next")
+    audio: str | None = Field(None, description="audio: bytes to append, in base64")
+    media_type: str | None = Field(None, description="audio, spoken: media type of the audio")
+    digest: str | None = Field(None, description="spoken: blob with the whole audio, as in speech.completed")
+    size: int | None = Field(None, description="spoken: size of the audio in bytes")
     code: str | None = Field(None, description="failed: error code; suggested: likewise, null on success")
     reason: str | None = Field(None, description="failed: error message")
 

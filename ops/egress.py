@@ -34,6 +34,11 @@ def egress(settings: Settings) -> Egress:
     return Egress(allowances(settings.egress_allow), lambda: own_servers(settings), Alone(settings))
 
 
+def file_egress(settings: Settings) -> Egress:
+    """For addresses that end users choose: what tenants may call is not for them."""
+    return Egress(allowances(settings.file_egress_allow), lambda: own_servers(settings))
+
+
 def own_servers(settings: Settings) -> list[tuple[str, int]]:
     """Host and port of the servers of Headrace, which no tenant may call."""
     urls = [

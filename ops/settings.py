@@ -30,6 +30,7 @@ from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
 from domain.access.limits import parsed
 from domain.access.tenant import TENANT
+from domain.chat.file import FileLimits
 from ops import machine
 
 if TYPE_CHECKING:
@@ -167,10 +168,25 @@ class Settings(BaseSettings):
         description="Have `headrace up` start a small language model and register it as the provider `embedded`; it "
         "needs the extra `model`. See [the embedded model](embedded-model.md).",
     )
+    message_files: int = Field(
+        10, ge=1, le=100, description="Maximum number of files of a question; an app can allow fewer."
+    )
+    image_file_mb: int = Field(10, ge=1, le=32, description="Maximum size of an image of a question, in mebibytes.")
+    document_file_mb: int = Field(
+        15, ge=1, le=32, description="Maximum size of a document of a question, in mebibytes."
+    )
+    audio_file_mb: int = Field(
+        30, ge=1, le=32, description="Maximum size of a recording, of a question or to be transcribed, in mebibytes."
+    )
     egress_allow: str = Field(
         "",
         description="Addresses without a public one that tenants may name as providers, separated by commas: "
         "`10.0.0.0/8`, `models.internal:8000`, `127.0.0.1:11434`. See [egress](egress.md).",
+    )
+    file_egress_allow: str = Field(
+        "",
+        description="Addresses without a public one that files of questions may be fetched from, in the form of "
+        "HEADRACE_EGRESS_ALLOW; end users choose them. Empty: none.",
     )
     projector_processes: int = Field(
         2,
@@ -372,7 +388,7 @@ class Settings(BaseSettings):
         parsed(limits)
         return limits
 
-    @field_validator("egress_allow")
+    @field_validator("egress_allow", "file_egress_allow")
     @classmethod
     def _allowed(cls, entries: str) -> str:
         allowances(entries)
@@ -520,6 +536,14 @@ class Settings(BaseSettings):
         """The limits of pending commands, by their names in `Waiting` of the streams."""
         most = self.max_waiting_mb * 2**20
         return {"commands": self.max_waiting_commands, "bytes": most, "per_subject": self.max_waiting_per_actor}
+
+    @property
+    def file_limits(self) -> FileLimits:
+        """The limits of files of questions."""
+        image, document, audio = (
+            size * 2**20 for size in (self.image_file_mb, self.document_file_mb, self.audio_file_mb)
+        )
+        return FileLimits(image, document, audio, self.message_files)
 
     @property
     def all_embedding_models(self) -> list[str]:

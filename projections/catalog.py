@@ -38,6 +38,7 @@ from projections.message_annotations import (
     message_annotations,
 )
 from projections.message_feedbacks import message_feedbacks
+from projections.message_files import message_files, upload_files
 from projections.message_moderations import message_moderations
 from projections.messages import messages
 from projections.model_calls import model_calls
@@ -52,6 +53,7 @@ from projections.retrievals import retrievals
 from projections.routes import routes
 from projections.saved_messages import saved_messages
 from projections.sites import sites
+from projections.speeches import speeches
 from projections.sql_logins import sql_logins
 from projections.tag_bindings import tag_bindings
 from projections.tags import tags
@@ -63,6 +65,7 @@ from projections.texts import texts, turns
 from projections.traces.spans import spans
 from projections.traces.subjects import subjects
 from projections.traces.traces import traces
+from projections.transcriptions import transcriptions
 
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "knowledge": (datasets, dataset_metadata, documents, document_segments, child_chunks, dataset_queries),
@@ -74,6 +77,10 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         messages,
         pinned_conversations,
         saved_messages,
+        message_files,
+        upload_files,
+        transcriptions,
+        speeches,
         message_feedbacks,
         message_moderations,
         message_annotations,

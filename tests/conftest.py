@@ -87,6 +87,7 @@ STACK = (
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
     "journeys/test_memory.py",
+    "journeys/test_message_files.py",
     "journeys/test_models.py",
     "journeys/test_node.py",
     "journeys/test_replay.py",

@@ -39,7 +39,7 @@ class Refused(httpx2.ConnectError):
 
 
 class TooLarge(httpx2.ReadError):
-    """An answer has more than `MOST_BYTES`."""
+    """An answer has more bytes than its client takes."""
 
 
 async def no_tenant(tenant: str) -> bool:
@@ -65,9 +65,12 @@ class Egress:
         self._local_models = local_models
         self._rules: tuple[float, Rules] | None = None
 
-    def client(self, tenant: str, *, connect_s: float) -> GuardedClient:
-        """A client for the addresses that this tenant chooses; it waits for an answer without a time limit."""
-        return GuardedClient(self, tenant, connect_s)
+    def client(self, tenant: str, *, connect_s: float, most: int = MOST_BYTES) -> GuardedClient:
+        """A client for the addresses that this tenant chooses; it waits for an answer without a time limit.
+
+        `most` is the maximum size of an answer, in bytes.
+        """
+        return GuardedClient(self, tenant, connect_s, most)
 
     async def permitted(self, tenant: str, host: str, port: int) -> list[IP]:
         """The addresses of a host, each of which may be called. Raises: Refused; httpcore2.ConnectError."""
@@ -113,10 +116,10 @@ async def _known(host: str, port: int) -> list[IP]:
 class GuardedClient(httpx2.AsyncClient):
     """`internal` is False when the last connection went to a public address: only then may its answer be shown."""
 
-    def __init__(self, egress: Egress, tenant: str, connect_s: float) -> None:
+    def __init__(self, egress: Egress, tenant: str, connect_s: float, most: int) -> None:
         self._backend = _Backend(egress, tenant)
         super().__init__(
-            transport=_Transport(self._backend),
+            transport=_Transport(self._backend, most),
             timeout=httpx2.Timeout(None, connect=connect_s),
             trust_env=False,
             follow_redirects=False,
@@ -187,7 +190,8 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 class _Transport(httpx2.AsyncBaseTransport):
     """httpx2's own transport takes no network backend."""
 
-    def __init__(self, backend: _Backend) -> None:
+    def __init__(self, backend: _Backend, most: int) -> None:
+        self._most = most
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_tls(),
             max_connections=CONNECTIONS,
@@ -214,7 +218,7 @@ class _Transport(httpx2.AsyncBaseTransport):
                     extensions=request.extensions,
                 )
             )
-        stream = _Bounded(answer, is_error=answer.status >= 300)
+        stream = _Bounded(answer, MOST_ERROR_BYTES if answer.status >= 300 else self._most, cut=answer.status >= 300)
         response = httpx2.Response(answer.status, headers=answer.headers, stream=stream, extensions=answer.extensions)
         if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
             await stream.aclose()
@@ -228,19 +232,20 @@ class _Transport(httpx2.AsyncBaseTransport):
 class _Bounded(httpx2.AsyncByteStream):
     """The body of an answer, which may be read in several goes; one of an error is cut off at its bound."""
 
-    def __init__(self, answer: httpcore2.Response, *, is_error: bool) -> None:
+    def __init__(self, answer: httpcore2.Response, most: int, *, cut: bool) -> None:
         self._answer = answer
-        self._is_error = is_error
+        self._most = most
+        self._cut = cut
         self._size = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _translated():
             async for part in cast("AsyncIterable[bytes]", self._answer.stream):
                 self._size += len(part)
-                if self._is_error and self._size > MOST_ERROR_BYTES:
-                    break
-                if self._size > MOST_BYTES:
-                    raise TooLarge(f"more than {MOST_BYTES:,} bytes.")
+                if self._size > self._most:
+                    if self._cut:
+                        break
+                    raise TooLarge(f"more than {self._most:,} bytes.")
                 yield part
 
     async def aclose(self) -> None:

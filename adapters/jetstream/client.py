@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,7 @@ from adapters.jetstream.codec import references, whole
 from adapters.privacy.packed import pack
 from domain.access.actor import ACTOR, ANON, OPERATOR, CommandSubject
 from domain.aggregate import new_id, sentence
+from handlers.media_types import kind_by_bytes
 from handlers.ports.log import ListedBlobs, Unavailable
 
 Outcome = dict[str, Any]
@@ -244,6 +245,11 @@ class Client:
         key, packed = pack(data)
         return await self.upload_blob(packed), key
 
+    async def pack_file(self, data: bytes, name: str) -> dict[str, Any]:
+        """As `upload_packed`, for a file of a question. Return its entry in `files`: its type is that of its bytes."""
+        digest, key = await self.upload_packed(data)
+        return {"type": kind_by_bytes(data)[0], "name": name, "digest": digest, "key": key}
+
     async def preview(self, request: dict[str, Any], within: float = 120.0) -> dict[str, Any]:
         """Preview the segments of a text: a request on `preview.<tenant>`, which changes nothing.
 
@@ -268,10 +274,11 @@ class Client:
         after: str | None = None,
         inputs: dict[str, str] | None = None,
         user: str = "anonymous",
+        files: Sequence[Mapping[str, Any]] = (),
         wait: float = 10.0,
         patience: float = 300.0,
     ) -> AsyncGenerator[Frame, None]:
-        """Ask an app. Yield the frames of its answer as they arrive, to the last.
+        """Ask an app, with files as `pack_file` gives them. Yield the frames of its answer as they arrive, to the last.
 
         `after` is the message of the conversation to continue after, by default the newest.
 
@@ -279,7 +286,14 @@ class Client:
         answer starts over. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
         message = new_id()
-        payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
+        payload = {
+            "app": app,
+            "query": query,
+            "inputs": inputs or {},
+            "user": user,
+            "conversation": conversation,
+            "files": [*files] or None,
+        }
         if after:  # workers of an earlier version do not know the field
             payload["parent_message"] = after
         return self._answer("message.send", payload, message, conversation or message, message, wait, patience)

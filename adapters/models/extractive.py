@@ -41,6 +41,9 @@ class Extractive:
         self._answering = answering
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """As the port. Raises: ModelError `unsupported` for files, too."""
+        if any(message.attachments for message in request.messages):
+            raise ModelError("unsupported", "The built-in model answers from texts: it takes no images and recordings.")
         prompt = sum(count(message.content) for message in request.messages)
         answer = pieces(await self.answer(request))
         for piece in answer[: request.max_tokens]:

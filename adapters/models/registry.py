@@ -1,10 +1,10 @@
-"""The chat models and rerankers that a tenant can name: built-in ones, and those of its registered providers."""
+"""The models that a tenant can name: built-in chat models and rerankers, and all of its registered providers."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from nats.aio.client import Client
@@ -12,9 +12,10 @@ from nats.aio.client import Client
 from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
+from adapters.models.audio_api import SpeechApi, TranscriptionApi
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Answering, Extractive
-from adapters.models.kinds import KINDS
+from adapters.models.kinds import KINDS, SPEAKERS, TRANSCRIBERS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from domain.models.provider import BUILTIN, Credential, Provider, choose
@@ -42,6 +43,8 @@ class Connected(Protocol):
 
 
 C = TypeVar("C", bound=Connected)
+
+T = TypeVar("T")
 
 
 class Clients(Generic[C]):
@@ -154,3 +157,46 @@ class TenantRerankers:
         if model not in (None, self._builtin.model):
             raise ModelError("not_found", f"The built-in reranker is {self._builtin.model!r}, not {model!r}.")
         return self._builtin, self._builtin.model
+
+
+class TenantTranscribers(Clients[TranscriptionApi]):
+    """Transcribers by provider."""
+
+    def __init__(
+        self,
+        registered: Registered,
+        unseal: Unseal,
+        egress: Egress,
+        patience: Patience = server.PATIENCE,
+        outages: Outages | None = None,
+    ) -> None:
+        def make(tenant: str, kind: str, base_url: str, key: str) -> TranscriptionApi:
+            return _of_kind(TRANSCRIBERS, kind)(egress, tenant, base_url, key, patience, outages)
+
+        super().__init__(registered, unseal, make)
+
+
+class TenantSpeakers(Clients[SpeechApi]):
+    """Speakers by provider."""
+
+    def __init__(
+        self,
+        registered: Registered,
+        unseal: Unseal,
+        egress: Egress,
+        patience: Patience = server.PATIENCE,
+        outages: Outages | None = None,
+    ) -> None:
+        def make(tenant: str, kind: str, base_url: str, key: str) -> SpeechApi:
+            return _of_kind(SPEAKERS, kind)(egress, tenant, base_url, key, patience, outages)
+
+        super().__init__(registered, unseal, make)
+
+
+def _of_kind(clients: Mapping[str, Callable[..., T]], kind: str) -> Callable[..., T]:
+    """Raises: ModelError `unsupported`."""
+    if kind not in clients:
+        raise ModelError(
+            "unsupported", f"Providers of kind {kind} have no models of audio; there are: {', '.join(clients)}."
+        )
+    return clients[kind]

@@ -20,18 +20,19 @@ AT_ONCE = 4
 USES = 10_000
 """Number of requests that a process answers: its start takes the time of many."""
 
-SECONDS = 5.0
-"""Time limit of a request, of which a hundredth is usual."""
+SECONDS, BYTES_PER_S = 5.0, 100_000
+"""Time limit of a request: seconds, of which a hundredth is usual, plus its size at this rate, for large files."""
 
 
 T = TypeVar("T")
 
 _EVIDENCE = TypeAdapter(list[tuple[int, str]])
+_NUMBERS = TypeAdapter(list[int])
 _SENTENCES = TypeAdapter(list[str])
 
 
 class ContainedSentences:
-    """A Citer, and the sentences that answer a question. Use it as a context manager."""
+    """A Citer, a Ranking, and the sentences that answer a question. Use it as a context manager."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         program = python("adapters.models.sentences_child")
@@ -47,14 +48,21 @@ class ContainedSentences:
         """The sentences of the passages that answer a question, best first. Raises: ModelError."""
         return await self._ask(tenant, "answering", question, passages, _SENTENCES)
 
+    async def ranked(self, tenant: str, question: str, passages: Sequence[str]) -> list[int]:
+        found = await self._ask(tenant, "ranked", question, passages, _NUMBERS)
+        if sorted(found) != list(range(len(passages))):
+            raise ModelError("server_error", "Ranking the passages gave other numbers than theirs.")
+        return found
+
     async def _ask(
         self, tenant: str, task: str, text: str, passages: Sequence[str], expected: TypeAdapter[list[T]]
     ) -> list[T]:
         data = json.dumps([text, list(passages)], ensure_ascii=False).encode(errors="surrogatepass")
+        seconds = SECONDS + len(data) / BYTES_PER_S
         try:
-            reply = await self._children.ask(tenant, {"task": task}, data, seconds=SECONDS)
+            reply = await self._children.ask(tenant, {"task": task}, data, seconds=seconds)
         except TooSlow:
-            raise ModelError("timeout", f"Comparing the sentences took longer than {SECONDS:g} s.") from None
+            raise ModelError("timeout", f"Comparing the sentences took longer than {seconds:.0f} s.") from None
         except Died as died:
             raise ModelError("server_error", f"Comparing the sentences ended the process ({died}).") from None
         try:

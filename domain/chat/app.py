@@ -98,6 +98,26 @@ class SuggestSettings(TypedDict):
     model: Annotated[ModelSettings | None, "Chat model; null for the app's."]
 
 
+class FileSettings(TypedDict):
+    """Files that the questions of an app may have."""
+
+    types: Annotated[list[str], "Types: `image`, `document`, `audio`."]
+    most: Annotated[int, "Maximum number of files of a question."]
+    methods: Annotated[
+        list[str], "`local_file` for files that the sender stores, `remote_url` for files to be fetched."
+    ]
+    detail: Annotated[str, "Detail in which a model sees images: `low` or `high`."]
+
+
+class TextToSpeech(TypedDict):
+    """Speech of an app's answers."""
+
+    enabled: Annotated[bool, "True if texts can be spoken."]
+    voice: Annotated[str, "Voice, as the model names it; empty for the model's own choice."]
+    language: Annotated[str, "Language of the voice, as a client shows it; empty for none."]
+    autoplay: Annotated[bool, "True if clients play speech while it arrives."]
+
+
 class Features(TypedDict):
     """Functions of an app around its answers."""
 
@@ -110,11 +130,14 @@ class Features(TypedDict):
     moderation: Annotated[list[FilterSettings], "Filters of questions and answers, in their order."]
     suggest_after_answer: Annotated[SuggestSettings | None, "Suggests questions after an answer; null for none."]
     response_schema: Annotated[dict[str, Any] | None, "JSON Schema that answers keep to; null for answers in words."]
+    files: Annotated[FileSettings | None, "Files of questions; null for none."]
+    speech_to_text: Annotated[bool, "True if recordings can be transcribed."]
+    text_to_speech: Annotated[TextToSpeech, "Speech of answers."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
     """The features, with neutral values for those that were added later."""
-    neutral = {
+    neutral: dict[str, Any] = {
         "opening_statement": "",
         "suggested_questions": [],
         "more_like_this": False,
@@ -122,6 +145,9 @@ def features(given: Mapping[str, Any]) -> Features:
         "moderation": [],
         "suggest_after_answer": None,
         "response_schema": None,
+        "files": None,
+        "speech_to_text": False,
+        "text_to_speech": TextToSpeech(enabled=False, voice="", language="", autoplay=False),
     }
     return cast("Features", {**neutral, **given})
 
@@ -352,6 +378,27 @@ class App(Aggregate):
                     "unknown_input", f"The app has no such variable; its variables are: {known}.", f"inputs.{name}"
                 )
         return fill_in(variables, given)
+
+    def check_files(self, files: Sequence[tuple[str, str]]) -> None:
+        """Check the type and the method of each file of a question against the newest configuration.
+
+        Raises: Rejection `not_allowed` or `too_many`.
+        """
+        allowed = self.configuration["features"]["files"] if self.configuration else None
+        if files and allowed is None:
+            raise Rejection("not_allowed", "The app takes no files; set features.files in its configuration.", "files")
+        for number, (type, method) in enumerate(files):
+            assert allowed is not None
+            if type not in allowed["types"]:
+                types = ", ".join(allowed["types"])
+                raise Rejection(
+                    "not_allowed", f"The app takes files of type {types}, not {type}.", f"files.{number}.type"
+                )
+            if method not in allowed["methods"]:
+                way, field = ("its address", "url") if method == "remote_url" else ("its digest", "digest")
+                raise Rejection("not_allowed", f"The app takes no file by {way}.", f"files.{number}.{field}")
+        if allowed and len(files) > allowed["most"]:
+            raise Rejection("too_many", f"The app takes at most {allowed['most']} files with a question.", "files")
 
 
 def fill_in(variables: Sequence[Variable], given: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 from domain.chat.app import App, fill_in
+from domain.chat.file import File, file_id
 
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
@@ -29,12 +30,13 @@ COPIED = 2**20
 
 
 class Citation(TypedDict):
-    """The source of a sentence of an answer."""
+    """The source of a sentence of an answer: a segment of a document, or of a file of a question."""
 
     position: Annotated[int, "Number in the answer, from 1."]
-    dataset: Annotated[str, "Knowledge base of the segment."]
-    document: Annotated[str, "Document of the segment."]
-    document_name: Annotated[str, "Name of the document."]
+    dataset: Annotated[str, "Knowledge base of the segment; empty for a file."]
+    document: Annotated[str, "Document of the segment; empty for a file."]
+    document_name: Annotated[str, "Name of the document or file."]
+    file: NotRequired[Annotated[str, "File of a question, in this conversation; missing for a document."]]
     segment: Annotated[str, "Segment."]
     segment_position: Annotated[int, "Position of the segment in the document, from 0."]
     page: Annotated[int | None, "Page, from 1; null where the format has none."]
@@ -57,6 +59,7 @@ class Truncation(TypedDict):
 
     segments: Annotated[int, "Number of segments."]
     messages: Annotated[int, "Number of earlier messages."]
+    files: NotRequired[Annotated[int, "Number of images and recordings of earlier messages; missing for none."]]
 
 
 class Message(TypedDict):
@@ -72,6 +75,7 @@ class Message(TypedDict):
     rating: str | None
     rating_content: str
     stop_requested: bool
+    files: NotRequired[list[File]]
     stalls: NotRequired[int]
     saved: NotRequired[bool]
     filtered_query: NotRequired[str]
@@ -109,6 +113,7 @@ class Question(TypedDict):
     query: str
     inputs: dict[str, str]
     user: str
+    files: NotRequired[list[File] | None]
 
 
 class Answer(TypedDict):
@@ -235,7 +240,7 @@ class Conversation(Aggregate):
         query: Annotated[str, "Question."]
         inputs: Annotated[dict[str, str], "Values of the app's variables, by name."]
         user: Annotated[str, "End user, as the app's operator names them."]
-        files: Annotated[list[dict[str, Any]] | None, "Files of the question; null for none."] = None
+        files: Annotated[list[File] | None, "Files of the question; null for none."] = None
         repeats: Annotated[str | None, "Message whose question is asked again; null for a question of its own."] = None
 
         @staticmethod
@@ -259,11 +264,14 @@ class Conversation(Aggregate):
                 rating_content="",
                 stop_requested=False,
             )
+            if self.files:
+                conversation.messages[self.message]["files"] = [File(**file) for file in self.files]
             for old in list(conversation.messages.values())[-HISTORY - 1 : -HISTORY]:
                 old["query"] = old["answer"] = ""
                 old["inputs"] = {}
                 old.pop("filtered_query", None)
                 old.pop("filtered_inputs", None)
+                old.pop("files", None)
 
     class Answering(Event):
         """A worker began to answer."""
@@ -274,6 +282,40 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt})
+
+    class FileFetched(Event):
+        """A file of the question was fetched from its address; answers use the stored bytes from now on."""
+
+        TOPIC = "message.file_fetched.v1"
+        PERSONAL = frozenset({"address"})
+        message: MessageId
+        file: Annotated[str, "File."]
+        digest: Annotated[str, "Blob with the file, sealed."]
+        media_type: Annotated[str, "Media type by its content."]
+        size: Annotated[int, "Size in bytes."]
+        address: Annotated[str, "Address that sent it, after redirects."]
+        duration_ms: Annotated[float, "Duration in milliseconds."]
+
+        def apply(self, conversation: Conversation) -> None:
+            for file in conversation.files(self.message, self.file):
+                file.update({"digest": self.digest, "media_type": self.media_type, "size": self.size})
+
+    class FileRead(Event):
+        """The text of a document of the question was extracted and split."""
+
+        TOPIC = "message.file_read.v1"
+        PERSONAL = frozenset({"warnings"})
+        message: MessageId
+        file: Annotated[str, "File."]
+        segments: Annotated[str, "Blob with its segments, sealed."]
+        count: Annotated[int, "Number of segments."]
+        pages: Annotated[int | None, "Number of pages; null where the format has none."]
+        characters: Annotated[int, "Number of characters of its text."]
+        warnings: Annotated[list[str], "Parts of the file that were guessed or left out."]
+
+        def apply(self, conversation: Conversation) -> None:
+            for file in conversation.files(self.message, self.file):
+                file["segments"] = self.segments
 
     class Answered(Event):
         """The answer is complete."""
@@ -537,6 +579,10 @@ class Conversation(Aggregate):
         """
         self._must_be_known()
         known = self._kept(repeats, "message")
+        files: list[File] = [
+            {**file, "id": file_id(message, number), "segments": None}
+            for number, file in enumerate(known.get("files", ()))
+        ]
         return Question(
             message=message,
             app=self.app,
@@ -544,6 +590,7 @@ class Conversation(Aggregate):
             query=known["query"],
             inputs=fill_in(app.configuration["variables"] if app.configuration else [], known["inputs"]),
             user=self.user,
+            files=files or None,
         )
 
     def _kept(self, message: str, field: str) -> Message:
@@ -561,6 +608,63 @@ class Conversation(Aggregate):
             return self.messages[id]
         except KeyError:
             raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", field) from None
+
+    def files(self, message: str, id: str | None = None) -> list[File]:
+        """The files of a message, or the one with this id; none when the message is too far back."""
+        known = self.messages[message].get("files", [])
+        return [file for file in known if id in (None, file["id"])]
+
+    def fetched(
+        self,
+        at: datetime,
+        *,
+        message: str,
+        file: str,
+        digest: str,
+        media_type: str,
+        size: int,
+        address: str,
+        duration_ms: float,
+    ) -> None:
+        for known in self.files(message, file):
+            if known["digest"] is None:
+                self.record(
+                    self.FileFetched,
+                    at,
+                    message=message,
+                    file=file,
+                    digest=digest,
+                    media_type=media_type,
+                    size=size,
+                    address=address,
+                    duration_ms=duration_ms,
+                )
+
+    def read(
+        self,
+        at: datetime,
+        *,
+        message: str,
+        file: str,
+        segments: str,
+        count: int,
+        pages: int | None,
+        characters: int,
+        warnings: list[str],
+    ) -> None:
+        for known in self.files(message, file):
+            if not known.get("segments"):
+                self.record(
+                    self.FileRead,
+                    at,
+                    message=message,
+                    file=file,
+                    segments=segments,
+                    count=count,
+                    pages=pages,
+                    characters=characters,
+                    warnings=warnings,
+                )
 
     def ended(self, message: str) -> bool:
         """Return whether no work is left for the message."""

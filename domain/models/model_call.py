@@ -90,21 +90,24 @@ class ModelCall(Aggregate):
         TOPIC = "model_call.requested.v3"
         PERSONAL = frozenset({"request"})
         class_version = 3
-        kind: Annotated[str, "`chat`, `embedding`, `rerank` or `moderation`."]
+        kind: Annotated[str, "`chat`, `embedding`, `rerank`, `moderation`, `transcription` or `speech`."]
         provider: Annotated[str, "Provider, by its name."]
         model: Annotated[str, "Name of the model at its provider."]
         cause_noun: Annotated[
             str,
             "Purpose of the call: `message`, `document`, `replay`, `annotation`, `provider` (a check), `suggestion` "
-            "for a message, or `dataset` for a test query.",
+            "for a message, `dataset` for a test query, `transcription` or `speech`.",
         ]
-        cause_id: Annotated[str, "Id of that message, document, replay, annotation, provider or query."]
+        cause_id: Annotated[
+            str, "Id of that message, document, replay, annotation, provider, query, transcription or speech."
+        ]
         request: Annotated[
             dict[str, Any],
             "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (the text with their "
             "list, as `passage/<id>`), `tool_choice`, `response_format` and `context_window` of a chat; numbers of "
             "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank; side (`where`) and "
-            "`texts` of a filter's server.",
+            "`texts` of a filter's server; `file` (digest), `media_type`, `size` and `language` of a transcription; "
+            "`text`, `voice` and `format` of a speech.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""
@@ -153,7 +156,9 @@ class ModelCall(Aggregate):
         PERSONAL = frozenset({"logprobs", "reasoning", "response", "state", "tool_calls"})
         class_version = 5
         response: Annotated[
-            str, "Answer of a chat; JSON array of a score for each segment of a rerank; empty for an embedding."
+            str,
+            "Answer of a chat; JSON array of a score for each segment of a rerank; text of a transcription; digest of "
+            "the blob with the audio of a speech; empty for an embedding.",
         ]
         finish_reason: Annotated[str | None, "Reason for the end of the answer, as the server gives it."]
         usage: Annotated[TokenUsage, "Tokens."]

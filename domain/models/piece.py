@@ -29,10 +29,15 @@ Piece = TypedDict(
         ],
         "app": NotRequired[Annotated[str, "Of instructions: their app."]],
         "configuration": NotRequired[Annotated[int, "Of instructions: number of their configuration."]],
-        "name": NotRequired[Annotated[str, "Of an input: the variable, within the instructions; of a file: its name."]],
+        "name": NotRequired[
+            Annotated[
+                str,
+                "Of an input: the variable, within the instructions; of a file or a segment of it: the file's name.",
+            ]
+        ],
         "segment": NotRequired[Annotated[str, "Of a segment: its id."]],
-        "document": NotRequired[Annotated[str, "Of a segment: its document."]],
-        "dataset": NotRequired[Annotated[str, "Of a segment: its knowledge base."]],
+        "document": NotRequired[Annotated[str, "Of a segment of a document: the document."]],
+        "dataset": NotRequired[Annotated[str, "Of a segment of a document: its knowledge base."]],
         "rank": NotRequired[Annotated[int, "Of a segment: its final rank in the retrieval."]],
         "score": NotRequired[Annotated[float, "Of a segment: its score in the retrieval."]],
         "conversation": NotRequired[Annotated[str, "Of the query: its conversation."]],

@@ -121,11 +121,11 @@ class Quota:
                 raise _over(bound, count - amount, amount, length - int(at.timestamp()) % length, command)
 
     async def _size(self, tenant: str, command: Command) -> int:
-        """Bytes of the file that a command uploads; 0 where there is none."""
+        """Bytes of the files that a command uploads; 0 where there is none."""
         if (text := getattr(command, "text", None)) is not None:
             return len(text.encode())
-        digest = getattr(command, "digest", None)
-        return (digest and await self.blobs.size(tenant, digest)) or 0
+        digests = [getattr(each, "digest", None) for each in (command, *(getattr(command, "files", None) or ()))]
+        return sum(filter(None, [await self.blobs.size(tenant, digest) for digest in digests if digest]))
 
     async def _limits(self, tenant: str) -> _Held:
         held = self._held.get(tenant)

@@ -22,6 +22,7 @@ from handlers.chat.annotations import STEP as ANNOTATION
 from handlers.chat.annotations import Match, MatchAnnotation
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
+from handlers.chat.files import MessageFiles
 from handlers.chat.moderate import STEP, Moderate, Moderation, Preset, applied
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
@@ -53,6 +54,7 @@ class Answer:
     moderate: Moderate
     annotated: MatchAnnotation
     schemas: Schemas
+    files: MessageFiles
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -151,6 +153,8 @@ class Answer:
     async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
         """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
         configuration = turn.configuration()
+        files = await self.files(turn.attempt, configuration)
+        retrieved.join(files.passages, files.names)
         await self._send(turn, {"type": "retrieved", "hits": len(retrieved.hits)})
         model = configuration["model"]
         prompt = build_prompt(
@@ -165,7 +169,10 @@ class Answer:
             names=retrieved.names,
             order=turn.conversation.messages,
             filtered=turn.query != turn.state["query"],
+            files=files.attachments,
         )
+        if files.left_out:
+            prompt.cut["files"] = files.left_out
         request = ChatRequest(
             model=model["name"],
             messages=prompt.messages,

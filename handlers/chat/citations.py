@@ -17,10 +17,10 @@ def citations(evidence: Sequence[tuple[int, str]], passages: Sequence[Hit], name
 
 
 def _citation(position: int, hit: Hit, sentence: str, names: Mapping[str, str]) -> Citation:
-    return Citation(
+    cited = Citation(
         position=position,
         dataset=hit.dataset,
-        document=hit.document,
+        document="" if hit.is_of_file else hit.document,
         document_name=names.get(hit.document, hit.document),
         segment=hit.id,
         segment_position=hit.entry.position,
@@ -30,3 +30,6 @@ def _citation(position: int, hit: Hit, sentence: str, names: Mapping[str, str]) 
         content=hit.entry.content,
         score=hit.score,
     )
+    if hit.is_of_file:
+        cited["file"] = hit.document
+    return cited

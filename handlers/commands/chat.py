@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from domain.aggregate import Rejection
 from domain.chat.app import AnswerSettings, App, ModelSettings
 from domain.chat.conversation import Conversation
+from domain.chat.file import Kind, Method
 from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
 from domain.models.model import Model, model_id
@@ -34,6 +35,7 @@ from handlers.commands.fields import (
     not_blank,
     one_builtin,
 )
+from handlers.commands.message_files import FileFields, asked_files
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
@@ -154,6 +156,33 @@ class SuggestFields(Part):
     model: ModelFields | None = Field(None, description="Chat model; null for the app's")
 
 
+class FileSettingFields(Part):
+    """Files that the questions of an app may have."""
+
+    types: Annotated[list[Kind], Field(min_length=1, max_length=3)] = Field(
+        ["image"], description="Types: `image`, `document`, `audio`"
+    )
+    most: Annotated[int, Field(ge=1, le=100)] = Field(3, description="Maximum number of files of a question")
+    methods: Annotated[list[Method], Field(min_length=1, max_length=2)] = Field(
+        ["local_file", "remote_url"],
+        description="`local_file` for files that the sender stores, `remote_url` for files to be fetched",
+    )
+    detail: Literal["low", "high"] = Field("high", description="Detail in which a model sees images")
+
+
+class TextToSpeechFields(Part):
+    """Speech of an app's answers."""
+
+    enabled: bool = Field(False, description="Allow `audio.speak`")
+    voice: Annotated[str, Field(max_length=255)] = Field(
+        "", description="Voice, as the model names it; empty for the model's own choice"
+    )
+    language: Annotated[str, Field(max_length=35)] = Field(
+        "", description="Language of the voice, as a client shows it; empty for none"
+    )
+    autoplay: bool = Field(False, description="Clients play speech while it arrives")
+
+
 class FeatureFields(Part):
     """Functions of an app around its answers."""
 
@@ -176,6 +205,9 @@ class FeatureFields(Part):
     response_schema: ResponseSchema | None = Field(
         None, description="JSON Schema that answers keep to, an object; null for answers in words"
     )
+    files: FileSettingFields | None = Field(None, description="Files of questions; null for none")
+    speech_to_text: bool = Field(False, description="Allow `audio.transcribe`")
+    text_to_speech: TextToSpeechFields = Field(TextToSpeechFields(), description="Speech of answers")
 
     def settings(self) -> dict[str, Any]:
         """As they are recorded."""
@@ -261,6 +293,9 @@ class SendMessage(Command):
     conversation: ConversationId | None = Field(None, description="Conversation to continue; null starts one")
     parent_message: MessageId | None = Field(
         None, description="Message of the conversation to continue after; null for the newest"
+    )
+    files: Annotated[list[FileFields], Field(max_length=100)] | None = Field(
+        None, description="Files of the question; null for none"
     )
 
     @model_validator(mode="after")
@@ -406,6 +441,7 @@ async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Convers
     if not app.is_completion and not command.query.strip():
         raise Rejection("invalid", "Must not be blank.", "query")
     inputs, configuration = app.inputs(command.inputs), len(app.configurations)
+    files = await asked_files(command.files or (), given, app)
 
     def ask(conversation: Conversation | None, id: str, at: datetime) -> Conversation:
         if conversation is None or conversation.deleted:
@@ -422,6 +458,7 @@ async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Convers
             query=command.query if command.query.strip() else "",
             inputs=inputs,
             user=command.user,
+            files=files,
         )
         return conversation
 

@@ -107,6 +107,9 @@ DeadLetterId = Annotated[Id, Ref(DeadLetter), Field(description="Dead letter")]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+BlobKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""The key of a blob that its sender has encrypted, in base64."""
+
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name that is also the id."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -26,6 +25,7 @@ from domain.knowledge.segmentation import (
 from domain.knowledge.segmentation import Mode as SegmentationMode
 from handlers.commands.fields import (
     MAX_TEXT,
+    BlobKey,
     Command,
     DatasetId,
     Description,
@@ -36,13 +36,13 @@ from handlers.commands.fields import (
     Part,
     Scalar,
     SegmentId,
+    Sha256,
     at_most,
     not_blank,
 )
-from handlers.commands.media_types import media_type_of
+from handlers.commands.packed import file_name, kept_blob, store_file, unpacked
 from handlers.commands.preparation import Change, Make, Preparation
-from handlers.files import Files
-from handlers.ports.people import Erased
+from handlers.media_types import media_type_of
 
 Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
 
@@ -51,7 +51,6 @@ DocumentMetadata = Annotated[
 ]
 
 MediaType = Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)]
-BlobDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 LARGEST_OF_USER = 32 * 2**20
 """Maximum bytes of a file that a user uploads: it is sealed in memory."""
@@ -149,7 +148,7 @@ class UploadDocument(Command):
     dataset: DatasetId
     name: Name = Field(description="File name; only its last part is kept")
     media_type: MediaType | None = Field(None, description="Media type; null to guess it from the name")
-    digest: BlobDigest | None = Field(None, description="SHA-256 in hex of a blob in the object store")
+    digest: Sha256 | None = Field(None, description="SHA-256 in hex of a blob in the object store")
     text: Annotated[str, AfterValidator(_short)] | None = Field(
         None, description="The text itself, at most 256 KiB in UTF-8"
     )
@@ -160,7 +159,7 @@ class UploadDocument(Command):
     user: Name | None = Field(
         None, description="End user who uploads it, with whose erasure it goes; null for shared knowledge"
     )
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")] | None = Field(
+    key: BlobKey | None = Field(
         None,
         description="Key of the blob in base64, with `user`: the blob is a nonce of 12 bytes and the file under "
         "AES-256-GCM",
@@ -343,9 +342,7 @@ def remove_field(dataset: Dataset, at: datetime, command: RemoveMetadataField) -
 
 async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
     """Guess the media type, check the metadata, then store the text, or find the blob."""
-    name = PurePosixPath(PureWindowsPath(command.name).as_posix()).name
-    if name in ("", ".", ".."):
-        raise Rejection("invalid", "Must end in a file name.", "name")
+    name = file_name(command.name, "name")
     guessed = media_type_of(name) or ("text/plain" if command.text is not None else "application/octet-stream")
     given.the(Dataset, "dataset").check_metadata(command.metadata)
     digest, size = await _stored(command, given)
@@ -365,27 +362,13 @@ async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
 
 async def _stored(command: UploadDocument, given: Preparation) -> tuple[str, int]:
     """The digest of the file's blob, and the size of the file; a user's is sealed with the person's key."""
-    blobs, files = given.ports.blobs, Files(given.ports.blobs, given.ports.people)
     if command.text is not None:
         data = command.text.encode()
+    elif command.key is None:
+        return str(command.digest), await kept_blob(given, str(command.digest), "digest")
     else:
-        digest = str(command.digest)
-        size = await blobs.keep(given.tenant, digest)
-        if size is None:
-            sentence = f"There is no blob {given.tenant}/{digest}; put it into the object store first."
-            raise Rejection("not_found", sentence, "digest")
-        if command.key is None:
-            return digest, size
-        if size > LARGEST_OF_USER:
-            raise Rejection("too_large", f"A user's file must not exceed {LARGEST_OF_USER // 2**20} MiB.", "digest")
-        try:
-            data = given.ports.people.unpack(command.key, await blobs.get(given.tenant, digest))
-        except ValueError:
-            raise Rejection("invalid", "Must be the key that the blob is encrypted with.", "key") from None
-    try:
-        return await files.put(given.tenant, given.person, "file", data), len(data)
-    except Erased:
-        raise Rejection("erased", "The user was erased meanwhile: send it again.", "user") from None
+        data = await unpacked(given, str(command.digest), command.key, LARGEST_OF_USER)
+    return await store_file(given, data), len(data)
 
 
 def rename(document: Document, at: datetime, command: RenameDocument) -> None:

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from domain.aggregate import Aggregate, Rejection
+from domain.chat.file import LIMITS, FileLimits
+from handlers.abilities import Abilities
 from handlers.ports.access import Registry
 from handlers.ports.log import Blobs
 from handlers.ports.people import People, Vault
@@ -27,7 +29,10 @@ MakeOrChange = Callable[[A | None, str, datetime], A]
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """`embedding_models` are those that the workers run, `rerank_model` is the built-in one, empty for none."""
+    """`embedding_models` are those that the workers run, `rerank_model` is the built-in one, empty for none.
+
+    `file_limits` are those of files of questions.
+    """
 
     repository: Repository
     blobs: Blobs
@@ -36,6 +41,11 @@ class Ports:
     registry: Registry
     embedding_models: Collection[str] = ()
     rerank_model: str = ""
+    file_limits: FileLimits = LIMITS
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(self.repository)
 
     async def owned(self, account: str) -> Sequence[str]:
         """The tenants that an account owns."""

@@ -14,11 +14,11 @@ from domain.aggregate import Rejection
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment
-from handlers.commands.fields import Command, Id, Name, parse
-from handlers.commands.knowledge import BlobDigest, MediaType, SegmentationRules
-from handlers.commands.media_types import media_type_of
+from handlers.commands.fields import Command, Id, Name, Sha256, parse
+from handlers.commands.knowledge import MediaType, SegmentationRules
 from handlers.commands.preparation import not_found
 from handlers.knowledge.embed import model_of
+from handlers.media_types import media_type_of
 from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable
@@ -46,7 +46,7 @@ class PreviewSegments(Command):
     media_type: MediaType | None = None
     text: str | None = None
     data: str | None = Field(None, description="A file in Base64; a larger one is named by its digest")
-    digest: BlobDigest | None = None
+    digest: Sha256 | None = None
     segmentation: SegmentationRules | None = None
     first: Annotated[int, Field(ge=0)] = Field(0, description="Position of the first segment that is shown")
     limit: Annotated[int, Field(ge=1, le=500)] = Field(50, description="Segments that are shown")

@@ -15,7 +15,7 @@ from domain.models.passage import passage_id
 from domain.models.piece import InPieces, Piece, Turns
 from handlers.models.attachments import file_piece
 from handlers.ports.index import Hit
-from handlers.ports.models import ChatMessage
+from handlers.ports.models import Attachment, ChatMessage
 
 FROM_PASSAGES = (
     "Answer the question from the numbered passages below and from nothing else. After each statement put the number "
@@ -50,18 +50,19 @@ class Part(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A message in its parts."""
+    """A message in its parts, and its files."""
 
     role: Literal["system", "user", "assistant"]
     parts: Sequence[Part]
+    files: Sequence[Attachment] = ()
 
     @property
     def message(self) -> ChatMessage:
-        return ChatMessage(self.role, "".join(part.text for part in self.parts))
+        return ChatMessage(self.role, "".join(part.text for part in self.parts), tuple(self.files))
 
     @property
     def recorded(self) -> InPieces:
-        return InPieces(role=self.role, pieces=[part.piece for part in self.parts])
+        return InPieces(role=self.role, pieces=[*(part.piece for part in self.parts), *map(file_piece, self.files)])
 
 
 class Record(NamedTuple):
@@ -82,6 +83,8 @@ class Prompt:
     prompt_tokens: int
 
 
+ByMessage = Mapping[str, Sequence[Attachment]]
+
 QUOTED = 200
 """Minimum length of a passage that is recorded once and quoted, in characters; a shorter one is repeated."""
 
@@ -89,6 +92,18 @@ QUOTED = 200
 def estimate(text: str) -> int:
     """Estimate the tokens of a text for an unknown tokenizer: half of its bytes covers 99 texts in 100."""
     return (len(text.encode(errors="replace")) + 1) // 2
+
+
+IMAGE_TOKENS = 2000
+"""Tokens of an image at most, for most servers; they count by its size in pixels, which is not read here."""
+
+AUDIO_BYTES = 250
+"""Bytes of a recording for a token: at 64 kbit/s and 32 tokens a second."""
+
+
+def file_tokens(kind: str, size: int) -> int:
+    """A careful estimate of the tokens of a file that is sent with a message, by its type and its size in bytes."""
+    return IMAGE_TOKENS if kind == "image" else max(IMAGE_TOKENS // 2, size // AUDIO_BYTES)
 
 
 def likely(text: str) -> int:
@@ -137,31 +152,36 @@ def build_prompt(
     names: Mapping[str, str] | None = None,
     order: Iterable[str] = (),
     filtered: bool = False,
+    files: Mapping[str, Sequence[Attachment]] | None = None,
 ) -> Prompt:
     """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
     The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
     the history (by message, newest first) as far as it fits. `names` are the names of documents by id, `order` are the
-    messages of the conversation in order. Without a query, the values of the inputs are the question. A query that was
-    `filtered` is recorded as it is, since it is not the one that was asked.
+    messages of the conversation in order, `files` the files of the question and the history by message: they are sent
+    with it. Without a query, the values of the inputs are the question. A query that was `filtered` is recorded as it
+    is, since it is not the one that was asked.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
     opening = _opening(instructions, inputs, origin.app, origin.configuration, default)
     hits = list({hit.id: hit for hit in passages}.values())
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
-    names = names or {}
+    names, files = names or {}, files or {}
     budget = context_window - max_tokens
-    last = [_question(query, origin, quoted=not filtered)] if query else _values(inputs)
+    asked = [_question(query, origin, quoted=not filtered)] if query else _values(inputs)
+    last = Draft("user", asked, files.get(origin.message, ()))
 
     def cost(drafts: Sequence[Draft]) -> int:
-        return sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
+        texts = sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
+        return texts + sum(file_tokens(file.kind, len(file.data)) for draft in drafts for file in draft.files)
 
-    spent = cost(_drafts(opening, [], [], last))
+    spent = cost(_drafts(opening, [], [], last, files))
     if spent > budget:
         raise Rejection(
             "context_too_small",
-            f"The instructions and the question take about {spent} tokens, the answer is given {max_tokens}, and the "
+            f"The instructions and the question{', with its files,' if last.files else ''} take about {spent} "
+            f"tokens, the answer is given {max_tokens}, and the "
             f"model reads {context_window} in all; ask for less, or set a larger model.context_window.",
             "model.context_window",
         )
@@ -173,17 +193,17 @@ def build_prompt(
             spent += more
     kept: list[tuple[str, Message]] = []
     for id, turn in turns:
-        if spent + (more := cost(_turn(id, turn))) > budget:
+        if spent + (more := cost(_turn(id, turn, files))) > budget:
             break
         kept.append((id, turn))
         spent += more
     # A tokenizer may count a joined text higher than the sum of its parts.
-    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, last))) > budget:
+    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, last, files))) > budget:
         (kept or used).pop()
     return Prompt(
         [draft.message for draft in drafts],
         Record(
-            [drafts[0].recorded, *_earlier(kept, origin.conversation, order), drafts[-1].recorded],
+            [drafts[0].recorded, *_earlier(kept, origin.conversation, order, files), drafts[-1].recorded],
             {passage_id(hit.entry.content): hit.entry.content for hit, _ in used if _is_quoted(hit)},
         ),
         [hit for hit, _ in used],
@@ -260,27 +280,31 @@ def _drafts(
     opening: Sequence[Part],
     passages: Sequence[Sequence[Part]],
     turns: Sequence[tuple[str, Message]],
-    question: Sequence[Part],
+    last: Draft,
+    files: ByMessage,
 ) -> list[Draft]:
     system = [*opening, *(part for parts in passages for part in parts)]
-    earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn)]
-    return [Draft("system", system), *earlier, Draft("user", question)]
+    earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn, files)]
+    return [Draft("system", system), *earlier, last]
 
 
-def _turn(id: str, turn: Message) -> list[Draft]:
+def _turn(id: str, turn: Message, files: ByMessage) -> list[Draft]:
     said = {"from": "history", "message_id": id}
-    return [Draft("user", [_literal(question(turn), **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
+    asked = Draft("user", [_literal(question(turn), **said)], files.get(id, ()))
+    return [asked, Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
-def _earlier(turns: Sequence[tuple[str, Message]], conversation: str, order: Iterable[str]) -> list[InPieces | Turns]:
-    """The turns as they are recorded: final ones by the first and the last of a run without messages of other branches,
-    others in full."""
+def _earlier(
+    turns: Sequence[tuple[str, Message]], conversation: str, order: Iterable[str], files: ByMessage
+) -> list[InPieces | Turns]:
+    """The turns as they are recorded: final ones without files by the first and the last of a run without messages of
+    other branches, others in full."""
     follows = dict(pairwise(order))
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):
-        if turn["status"] not in FINAL or "filtered_query" in turn:
-            recorded += [draft.recorded for draft in _turn(id, turn)]
+        if turn["status"] not in FINAL or "filtered_query" in turn or files.get(id):
+            recorded += [draft.recorded for draft in _turn(id, turn, files)]
             before = None
             continue
         if before is not None and follows.get(before) == id:
@@ -298,14 +322,8 @@ def _is_quoted(hit: Hit) -> bool:
 
 def _passage(number: int, hit: Hit, rank: int, document: str) -> list[Part]:
     text = hit.entry.content
-    origin = {
-        "from": "segment",
-        "segment": hit.id,
-        "document": hit.document,
-        "dataset": hit.dataset,
-        "rank": rank,
-        "score": hit.score,
-    }
+    source = {"name": document} if hit.is_of_file else {"document": hit.document, "dataset": hit.dataset}
+    origin = {"from": "segment", "segment": hit.id, **source, "rank": rank, "score": hit.score}
     own = {"quotes": f"passage/{passage_id(text)}"} if _is_quoted(hit) else {"text": text}
     above = _literal("\n\n" + place(number, hit, document))
     return [above, Part(text, cast("Piece", {**origin, **own}))]

@@ -51,6 +51,11 @@ class Hit:
         """The segment's id."""
         return self.entry.id
 
+    @property
+    def is_of_file(self) -> bool:
+        """True for a segment of a file of a question, which is in no dataset: `document` is the file."""
+        return not self.dataset
+
 
 class Span(NamedTuple):
     """A document's positions from `first` to `last`, both included."""

@@ -291,6 +291,21 @@ class Speaker(Protocol):
         ...
 
 
+class Transcribers(Protocol):
+    async def get(self, tenant: str, provider: str) -> Transcriber:
+        """The transcribers of a provider, with its newest address and key.
+
+        Raises: ModelError `not_found` when the provider is not registered; `unsupported` when it has none.
+        """
+        ...
+
+
+class Speakers(Protocol):
+    async def get(self, tenant: str, provider: str) -> Speaker:
+        """As `Transcribers.get`, of its speakers."""
+        ...
+
+
 class Citer(Protocol):
     async def evidence(self, tenant: str, answer: str, passages: Sequence[str]) -> list[tuple[int, str]]:
         """As `handlers.chat.evidence`, in a contained process, within a time limit. Raises: ModelError; Unavailable."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple, cast
 
 from domain.chat.app import Configuration, MetadataFilter, ModelSettings, RetrievalSettings
@@ -42,12 +43,18 @@ class Retrieved:
     """Passages for the model, best first, and the names of their documents by id."""
 
     def __init__(
-        self, hits: list[Hit], names: dict[str, str], record: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self, hits: list[Hit], names: Mapping[str, str], record: Callable[[], Coroutine[Any, Any, None]] | None = None
     ) -> None:
         self.hits = hits
         self.names = names
         self._record = record
         self._recorded: asyncio.Future[None] | None = None
+
+    def join(self, hits: Sequence[Hit], names: Mapping[str, str]) -> None:
+        """Add passages of files, best first: they and those of datasets take turns."""
+        pairs = zip_longest(hits, self.hits)
+        self.hits = [hit for pair in pairs for hit in pair if hit]
+        self.names = {**self.names, **names}
 
     def record(self) -> asyncio.Future[None]:
         """Start to record the retrieval, once; await the result before the answer is concluded."""

@@ -12,6 +12,8 @@ from domain.aggregate import Aggregate, Event
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.chat.site import Icon
+from domain.chat.speech import Speech
+from domain.chat.transcription import Transcription
 from domain.knowledge.document import Document
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
@@ -80,6 +82,14 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case Document.Split():
             return [("segments", event.segments)]
+        case Conversation.Asked():
+            return [("file", file["digest"]) for file in event.files or () if file["digest"]]
+        case Conversation.FileFetched():
+            return [("file", event.digest)]
+        case Conversation.FileRead():
+            return [("segments", event.segments)]
+        case Transcription.Requested() | Speech.Completed():
+            return [("file", event.digest)]
         case ModelCall.Requested():
             return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
         case App.IconSet():

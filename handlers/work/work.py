@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ from domain.aggregate import Aggregate, Event, Rejection
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.speech import Speech
+from domain.chat.transcription import Transcription
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -193,6 +195,23 @@ CHECK = Pending(
     retry=lambda provider, _, at: provider.retry_check(at),
 )
 
+
+TRANSCRIBE = Pending(
+    Rows("transcriptions", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
+    is_open=lambda transcription, _: not transcription.ended,
+    attempts=lambda transcription, _: transcription.attempt,
+    waits=lambda transcription, _: False,
+    fail=lambda transcription, _, at, code, reason: transcription.fail(at, code=code, reason=reason),
+    failed=lambda transcription, _: transcription.status == "failed",
+    stalls=lambda transcription, _: transcription.stalls,
+    retry=lambda transcription, _, at: transcription.retry(at),
+)
+
+SPEAK = replace(
+    TRANSCRIBE,
+    rows=Rows("speeches", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
+)
+
 WORKS: dict[str, Work] = {
     "ingest": Work(
         Document,
@@ -247,6 +266,28 @@ WORKS: dict[str, Work] = {
         tries=1,
         pending=REPLAY,
         calls="replay",
+    ),
+    "transcribe": Work(
+        Transcription,
+        (Transcription.Requested, Transcription.Retried),
+        role="answer",
+        slots=64,
+        share=8,
+        tries=1,
+        pending=TRANSCRIBE,
+        calls="transcription",
+        watched=True,
+    ),
+    "speak": Work(
+        Speech,
+        (Speech.Requested, Speech.Retried),
+        role="answer",
+        slots=64,
+        share=8,
+        tries=1,
+        pending=SPEAK,
+        calls="speech",
+        watched=True,
     ),
     "check": Work(
         Provider,

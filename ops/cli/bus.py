@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from base64 import b64encode
@@ -10,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import psycopg
 import typer
@@ -19,6 +21,7 @@ from rich.text import Text
 from adapters.jetstream.client import Client, Commit, Frame, Outcome
 from domain.access.actor import ANON
 from domain.aggregate import sentence
+from handlers.media_types import media_type_of
 from ops import terminal
 from ops.cli.frame import (
     Failed,
@@ -33,6 +36,7 @@ from ops.cli.frame import (
     run,
     until_stopped,
 )
+from ops.cli.upload import read
 from ops.logs import SECRET_NAME
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
@@ -185,7 +189,8 @@ def preview(
 @app.command(
     epilog='Examples: [bold]headrace ask APP "How long is the oil boom?"[/] · '
     '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/] · '
-    '[bold]headrace ask APP "And in summer?" --conversation ID --after MESSAGE[/]'
+    '[bold]headrace ask APP "And in summer?" --conversation ID --after MESSAGE[/] · '
+    '[bold]headrace ask APP "What does it cost?" --file offer.pdf[/]'
 )
 def ask(
     app_id: Annotated[str, typer.Argument(help="App id.", metavar="APP")],
@@ -196,6 +201,12 @@ def ask(
     ] = None,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", help="Variable of the app, as name=value; repeatable.")
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", help="File of the question: a path, or an address that a worker fetches it from; repeatable."
+        ),
     ] = None,
     user: Annotated[str, typer.Option(help="End user id.")] = "cli",
     patience: Annotated[float, typer.Option(min=1, help="Maximum silence, in seconds, before giving up.")] = 300.0,
@@ -211,8 +222,16 @@ def ask(
         printer = AnswerPrinter()
         frame: Frame = {}
         async with connected(settings) as client:
+            packed = [await question_file(client, file) for file in files or ()]
             async for frame in client.ask(
-                app_id, question, conversation=conversation, after=after, inputs=values, user=user, patience=patience
+                app_id,
+                question,
+                conversation=conversation,
+                after=after,
+                inputs=values,
+                user=user,
+                files=packed,
+                patience=patience,
             ):
                 if as_json:
                     emit(frame)
@@ -222,6 +241,18 @@ def ask(
 
     if run(work())["type"] != "answered":
         raise typer.Exit(1)
+
+
+async def question_file(client: Client, file: str) -> dict[str, Any]:
+    """The entry of a file in `files`; that of an address has the type of its name. Raises: Failed."""
+    if file.startswith(("http://", "https://")):
+        media_type = media_type_of(urlsplit(file).path) or ""
+        kind = media_type.partition("/")[0]
+        return {"type": kind if kind in ("image", "audio") else "document", "url": file}
+    try:
+        return await client.pack_file(await asyncio.to_thread(read, Path(file)), Path(file).name)
+    except (OSError, ValueError) as error:
+        raise Failed(f"{file} cannot be read: {error}.") from error
 
 
 @app.command(

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from nats.aio.msg import Msg
 
+from adapters.documents.extract import FileExtractor
+from adapters.egress.fetch import GuardedFetch
 from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
@@ -14,7 +16,7 @@ from adapters.model_files import model_name
 from adapters.models.catalogue import LogCatalogue
 from adapters.models.filter_api import TenantFilters
 from adapters.models.listing import TenantListings
-from adapters.models.registry import TenantModels, TenantRerankers
+from adapters.models.registry import TenantModels, TenantRerankers, TenantSpeakers, TenantTranscribers
 from adapters.models.schemas import ContainedSchemas
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
@@ -23,11 +25,15 @@ from adapters.postgres.documents import PostgresDocuments
 from domain.models.model import Model
 from domain.models.provider import Provider
 from domain.models.route import ModelRoute
+from handlers.abilities import Abilities
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
+from handlers.chat.files import MessageFiles
 from handlers.chat.moderate import Moderate
 from handlers.chat.name import NameConversation
+from handlers.chat.speak import Speak
 from handlers.chat.suggest import Suggest
+from handlers.chat.transcribe import Transcribe
 from handlers.models.check import Check
 from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
@@ -35,7 +41,7 @@ from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
-from ops.egress import egress
+from ops.egress import egress, file_egress
 from ops.values import prices
 from ops.wiring import Wiring
 
@@ -82,6 +88,15 @@ async def begin(wiring: Wiring) -> None:
     filters = TenantFilters(registered, unseal, allowed)
     wiring.open.push_async_callback(filters.close)
     live = NatsLive(wiring.nc)
+    files = MessageFiles(
+        wiring.files,
+        GuardedFetch(file_egress(wiring.settings)),
+        await wiring.open.enter_async_context(FileExtractor(await wiring.sandbox())),
+        embedding_models,
+        sentences,
+        Abilities(wiring.repository),
+        wiring.settings.file_limits,
+    )
     answer = Answer(
         wiring.repository,
         wiring.calls,
@@ -93,7 +108,15 @@ async def begin(wiring: Wiring) -> None:
         Moderate(wiring.calls, choose, filters),
         MatchAnnotation(wiring.repository, wiring.calls, embedding_models, annotations),
         await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox())),
+        files,
     )
+    transcribers = TenantTranscribers(registered, unseal, allowed, patience, outages)
+    speakers = TenantSpeakers(registered, unseal, allowed, patience, outages)
+    for clients in (transcribers, speakers):
+        wiring.open.push_async_callback(clients.close)
+    heard = wiring.repository, wiring.calls, wiring.files
+    wiring.work("transcribe", Transcribe(*heard, transcribers, live))
+    wiring.work("speak", Speak(*heard, speakers, live))
     wiring.work("answer", answer)
     wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
     wiring.work("suggest", Suggest(wiring.repository, wiring.calls, choose, live))

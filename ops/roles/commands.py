@@ -41,7 +41,16 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
     reranker = model_name(wiring.settings.rerank_model) if wiring.settings.rerank_model else ""
     registry = JetStreamRegistry(wiring.nc, wiring.keys)
     await registry.start()
-    ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, registry, models, reranker)
+    ports = Ports(
+        wiring.repository,
+        wiring.blobs,
+        wiring.vault,
+        wiring.keys,
+        registry,
+        models,
+        reranker,
+        wiring.settings.file_limits,
+    )
     dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota, wiring.grants)
     await wiring.waiting.start()
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)

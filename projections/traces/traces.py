@@ -37,7 +37,8 @@ traces = ReadModel(
     required(
         "kind",
         Text,
-        "message, document, replay; check: calls that check a provider; index: calls for an index that is rebuilt.",
+        "message, document, replay; audio: calls that transcribe or speak; check: calls that check a provider; index: "
+        "calls for an index that is rebuilt.",
     ),
     required("name", Text, "Command: noun.verb."),
     required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
@@ -198,14 +199,19 @@ _OF_CALLS = {
     "suggestion": "message.suggest",
 }
 """The commands without a handler that lead to calls, by the noun that these name as their cause."""
+AUDIO = {"transcription": "audio.transcribe", "speech": "audio.speak"}
+"""Commands by the kinds of their calls."""
 
 
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: a provider is checked, an index is built, a dataset
-    is tested, a conversation is named, questions are suggested, or an annotation is embedded."""
+    """No handler of a message, document or replay made the call: a provider is checked, audio is transcribed or
+    spoken, an index is built, a dataset is tested, a conversation is named, questions are suggested, or an annotation
+    is embedded."""
     if event.cause_noun == "provider":
         return _begun(event, message, "check", "provider.check")
+    if event.kind in AUDIO:
+        return _begun(event, message, "audio", AUDIO[event.kind])
     name = _OF_CALLS.get(event.cause_noun, f"index.{event.kind}")
     return _begun(event, message, "index", name)
 
@@ -238,7 +244,7 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
     return changed
 
 
-WITHOUT_HANDLER = ("index", "check")
+WITHOUT_HANDLER = ("index", "check", "audio")
 """Kinds of traces that have no handler: they run as long as their calls do."""
 
 _OF_HANDLER = ("status", "ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")

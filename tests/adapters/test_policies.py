@@ -67,7 +67,7 @@ GROUP_OF_LOGIN = {
 @pytest.fixture(scope="module")
 async def installation(module_database_url: str) -> AsyncIterator[Installation]:
     url = module_database_url
-    history = wander(Random(16), 1200, few=3)
+    history = wander(Random(24), 1200, few=3)
     async with following(url, history):
         await caught_up(url, history)
     logins = {kind: f"t_{uuid4().hex[:16]}" for kind in GROUP_OF_LOGIN}

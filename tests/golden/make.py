@@ -29,17 +29,22 @@ from domain.chat.app import (
     AppWarning,
     Condition,
     Features,
+    FileSettings,
     FilterSettings,
     MetadataFilter,
     ModelSettings,
     RerankSettings,
     RetrievalSettings,
     SuggestSettings,
+    TextToSpeech,
     Variable,
 )
 from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
+from domain.chat.file import File, file_id
 from domain.chat.site import Icon, Site
+from domain.chat.speech import Speech
 from domain.chat.tags import Tags
+from domain.chat.transcription import Transcription
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -106,6 +111,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_letters(),
         _quarantine(),
         *_replays(),
+        *_audio(),
         *_budgets(),
         *_quotas(),
         _limits(),
@@ -281,6 +287,9 @@ def _answers() -> Iterator[Aggregate]:
             moderation=[_FILTER],
             suggest_after_answer=SuggestSettings(prompt="", model=None),
             response_schema=None,
+            files=FileSettings(types=["image", "document"], most=3, methods=["local_file"], detail="low"),
+            speech_to_text=True,
+            text_to_speech=TextToSpeech(enabled=True, voice="alba", language="de", autoplay=False),
         ),
     )
     app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
@@ -365,6 +374,7 @@ def _answers() -> Iterator[Aggregate]:
     talk.unsave(_at(22.7), message=_id(4))
     talk.pin(_at(22.8))
     talk.unpin(_at(22.9))
+    _with_file(talk, _id(13))
     talk.rename(_at(23), name="Opening times")
     talk.regenerate(_at(23.5), message=_id(11), repeats=_id(5), app=app)
     talk.delete(_at(24))
@@ -395,6 +405,90 @@ def _tags() -> Aggregate:
     tags.unbind(_at(25.4), tag=_id(92), target=_id(1))
     tags.remove(_at(25.5), tag=_id(92))
     return tags
+
+
+def _with_file(talk: Conversation, message: str) -> None:
+    """A question with a file at an address, which is fetched and read."""
+    file = File(
+        id=file_id(message, 0),
+        type="document",
+        transfer_method="remote_url",
+        name="Schleusenplan.pdf",
+        url="https://files.example.com/plan",
+        digest=None,
+        media_type=None,
+        size=None,
+    )
+    talk.ask(
+        _at(22.6),
+        message=message,
+        app=talk.app,
+        configuration=1,
+        query="What does the plan say?",
+        inputs={},
+        user="skipper-7",
+        files=[file],
+    )
+    talk.fetched(
+        _at(22.7),
+        message=message,
+        file=file["id"],
+        digest=hashlib.sha256(b"plan").hexdigest(),
+        media_type="application/pdf",
+        size=42_118,
+        address="https://cdn.example.com/Schleusenplan.pdf",
+        duration_ms=318.4,
+    )
+    talk.read(
+        _at(22.8),
+        message=message,
+        file=file["id"],
+        segments=_SEGMENTS,
+        count=61,
+        pages=12,
+        characters=48_211,
+        warnings=["22 lines taken for running titles"],
+    )
+
+
+def _audio() -> Iterator[Aggregate]:
+    """Two recordings and two texts: one of each fails."""
+    asked = {"app": _id(3), "provider": "lab"}
+    for number, fails in enumerate((False, True)):
+        heard = Transcription.begin(
+            Transcription.Requested,
+            _id(180 + number),
+            _at(60),
+            digest=hashlib.sha256(b"sound").hexdigest(),
+            media_type="audio/mpeg",
+            size=48_211,
+            model="whisper-small",
+            language="de",
+            **asked,
+        )
+        spoken = Speech.begin(
+            Speech.Requested,
+            _id(182 + number),
+            _at(61),
+            conversation=_id(4),
+            message=_id(4),
+            text="It opens at six in the morning.",
+            model="kokoro",
+            voice="alba",
+            autoplay=True,
+            **asked,
+        )
+        if fails:
+            for each in (heard, spoken):
+                each.fail(_at(62), code="timeout", reason="lab sent nothing for 60 s.")
+                each.retry(_at(63))
+        else:
+            heard.complete(
+                _at(62), text="Wann öffnet die Schleuse?", spoken_language="german", seconds=2.5, model_call=_id(184)
+            )
+            digest = hashlib.sha256(b"speech").hexdigest()
+            spoken.complete(_at(62), digest=digest, media_type="audio/mpeg", size=31_004, model_calls=[_id(185)])
+        yield from (heard, spoken)
 
 
 def _calls() -> Iterator[Aggregate]:

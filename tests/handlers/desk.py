@@ -98,7 +98,13 @@ class Desk:
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
         self.ports = Ports(
-            self.repository, self.blobs, self.vault, self.keys, self.registry, EMBEDDING_MODELS, rerank_model
+            self.repository,
+            self.blobs,
+            self.vault,
+            self.keys,
+            self.registry,
+            EMBEDDING_MODELS,
+            rerank_model,
         )
         self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
         self.grants = Grants(self.repository, held_s=0.0)

@@ -14,17 +14,22 @@ from adapters.models.circuit import LocalOutages
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
 from domain.models.model_call import Try
+from handlers.abilities import Abilities
 from handlers.chat.annotations import unpack
 from handlers.chat.evidence import evidence
+from handlers.chat.files import MessageFiles
+from handlers.chat.ranking import ranked
 from handlers.chat.structured import fault
 from handlers.models.choose import Choose, Known, Way
 from handlers.ports.annotations import Nearest
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
+from handlers.ports.files import Fetched, NotFetched
 from handlers.ports.filters import Check, Finding
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
 from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ChatUsage, Delta, ModelError
 from handlers.repository import Repository
+from tests.handlers.desk import Desk
 from tests.memory import Memory
 
 
@@ -122,6 +127,38 @@ class Notes:
             if packed and (best is None or float(unpack(packed) @ vector) > best.score):
                 best = Nearest(id, min(float(unpack(packed) @ vector), 1.0))
         return best
+
+
+class Addresses:
+    """Files by their addresses, with their media types; an error is raised."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[bytes, str] | NotFetched] = {}
+        self.asked: list[tuple[str, int]] = []
+
+    async def __call__(self, tenant: str, url: str, most: int) -> Fetched:
+        self.asked.append((url, most))
+        found = self.files[url]
+        if isinstance(found, NotFetched):
+            raise found
+        return Fetched(*found, url + "?end")
+
+
+class Ranks:
+    """Ranks in this process."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def ranked(self, tenant: str, question: str, passages: Sequence[str]) -> list[int]:
+        self.asked.append(question)
+        return ranked(question, passages)
+
+
+def message_files(desk: Desk, fetch: Addresses | None = None, ranks: Ranks | None = None) -> MessageFiles:
+    """The files of questions at a desk; documents are read by their lines."""
+    fetch, ranks, models = fetch or Addresses(), ranks or Ranks(), OneModel(Words())
+    return MessageFiles(desk.files, fetch, Lines(), models, ranks, Abilities(desk.repository))
 
 
 class Words:

@@ -25,10 +25,11 @@ from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, VERIFIER, Desk, ForgetfulOutcomes
-from tests.handlers.test_routes import PASSWORD
+from tests.handlers.test_routes import PACKED, PASSWORD
 from tests.memory import Memory
 
 KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
+AUDIO = {"speech_to_text": True, "text_to_speech": {"enabled": True}}
 
 
 @pytest.fixture
@@ -369,9 +370,12 @@ class Anything:
         await desk.done("model.set_default", type="chat", provider="lab", model="small")
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
+        for type in ("transcription", "speech"):
+            await desk.done("model.set_default", type=type, provider="lab", model="small")
         suggesting = {"suggest_after_answer": {"model": {"provider": "lab", "name": "m"}}}
-        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}], features=suggesting)
+        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}], features={**suggesting, **AUDIO})
         ids["annotation"] = await desk.done("annotation.create", app=ids["app"], question="?", answer="!")
+        ids["recording"] = await desk.blobs.put(desk.tenant, PACKED)
         await desk.done("dataset.add_metadata_field", dataset=ids["dataset"], name="year", type="number")
         ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
         await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
@@ -438,6 +442,7 @@ class Anything:
                 "datasets": st.lists(st.just(ids["dataset"]), max_size=2),
                 "model": st.just({"provider": "lab", "name": "m"}) | st.just({}),
                 "variables": st.just([{"name": "tone"}]),
+                "features": st.just(AUDIO),
                 "retrieval": st.fixed_dictionaries({"top_k": st.integers(1, 50)}),
             },
             "app.delete": {"app": st.just(ids["app"])},
@@ -489,6 +494,12 @@ class Anything:
                 "inputs": st.just({"tone": "calm"}) | st.just({}),
                 "parent_message": st.just(ids["message"]) | st.none(),
             },
+            "audio.transcribe": {
+                "app": st.just(ids["app"]),
+                "digest": st.just(ids["recording"]),
+                "key": st.just("A" * 43 + "="),
+            },
+            "audio.speak": {"app": st.just(ids["app"]), "text": text, "voice": st.just("") | text},
             "message.stop": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "message.rate": {
                 "conversation": st.just(ids["conversation"]),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from domain.access.actor import ANON
 from domain.access.permissions import PERMISSIONS, Permission
@@ -29,6 +30,9 @@ from tests.memory import Memory
 
 ADDRESS = "https://models.example.com/v1"
 LAB = {"provider": "lab", "name": "small"}
+PACKED = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 a recording", None)
+"""A recording as its sender encrypts it, with a key of zeros."""
+
 OF_LAB, KNOWN = {"provider": "lab", "model": "small"}, {"provider": "lab", "model": "known"}
 PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
 
@@ -76,8 +80,12 @@ async def world(desk: Desk) -> World:
     await desk.send("model.set", **KNOWN)
     await desk.send("model.set_default", type="rerank", **KNOWN)
     app = await desk.done("app.create", name="Guide")
+    for type in ("transcription", "speech"):
+        await desk.done("model.set_default", type=type, **KNOWN)
+    await desk.blobs.put(desk.tenant, PACKED)
     variables, suggesting = [{"name": "tone", "default": "calm"}], {"suggest_after_answer": {"model": LAB}}
-    await desk.done("app.configure", app=app, datasets=[dataset], variables=variables, features=suggesting)
+    features = {**suggesting, "speech_to_text": True, "text_to_speech": {"enabled": True}}
+    await desk.done("app.configure", app=app, datasets=[dataset], variables=variables, features=features)
     document, failed = [await desk.done("document.upload", dataset=dataset, name="a.txt", text="x") for _ in range(2)]
     now = datetime.now(UTC)
     await desk.change("document", failed, lambda it: it.fail(now, stage="parsing", code="no_text", reason="Empty."))
@@ -284,6 +292,19 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["conversation.started.v1", "message.asked.v3"],
     ),
     ("message.save", {"conversation": "{talk}", "message": "{answered}"}, "conversation", ["message.saved.v1"]),
+    (
+        "audio.transcribe",
+        {"app": "{app}", "digest": hashlib.sha256(PACKED).hexdigest(), "key": "A" * 43 + "="},
+        "transcription",
+        ["transcription.requested.v1"],
+    ),
+    ("audio.speak", {"app": "{app}", "text": "At six."}, "speech", ["speech.requested.v1"]),
+    (
+        "audio.speak",
+        {"app": "{app}", "conversation": "{talk}", "message": "{answered}"},
+        "speech",
+        ["speech.requested.v1"],
+    ),
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation", ["message.stop_requested.v1"]),
     (
         "message.rate",
@@ -492,6 +513,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
     wards = (
         "annotation.",
+        "audio.",
         "provider.",
         "message.",
         "conversation.",
@@ -514,6 +536,8 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "annotation.create": "conversation",
         "dataset.test": "user",
         "message.send": "user",
+        "audio.transcribe": "user",
+        "audio.speak": "user",
         "conversation.fork": "conversation",
         "message.more_like_this": "conversation",
         "document.upload": "user",

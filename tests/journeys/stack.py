@@ -71,6 +71,7 @@ class Stack:
             "HEADRACE_GRACE_S": "3",
             "HEADRACE_VIEW_ADDRESS": "127.0.0.1:0",
             "HEADRACE_EGRESS_ALLOW": "127.0.0.1:1-65535",
+            "HEADRACE_FILE_EGRESS_ALLOW": "127.0.0.1:1-65535",
             **variables,
         }
         command = (sys.executable, "-m", "ops.cli", "worker", "--role", _role(worker))

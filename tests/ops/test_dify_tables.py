@@ -29,11 +29,6 @@ tool_api_providers tool_label_bindings tool_workflow_providers
 DIFY = _NAMES.split()
 """The tables of Dify 0.6.9."""
 
-PENDING = {
-    *("upload_files", "message_files"),
-}
-"""Tables that the page names and the catalogue does not have yet."""
-
 LATER = {"comes with tools", "comes with workflows", "comes with the HTTP door"}
 
 COLUMNS = {model.name: set(model.blank) for model in READ_MODELS} | {OPERATION_LOGS.name: set(OPERATION_LOGS.columns)}
@@ -59,13 +54,13 @@ def test_a_row_names_what_is_there_or_says_why_not(dify: str, here: str, differe
         assert not re.sub(r"`[a-z_.]+`|, ", "", here)
     for name in names(here):
         table, _, column = name.partition(".")
-        assert table in COLUMNS or table in PENDING, name
+        assert table in COLUMNS, name
         assert not column or column in COLUMNS[table], name
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     of_the_row = {column for name in names(here) for column in COLUMNS.get(name.partition(".")[0], ())}
     for name in names(different):
         table, _, column = name.partition(".")
-        known = name in COLUMNS or name in PENDING or name in settings or name in of_the_row or name in OF_DIFY
+        known = name in COLUMNS or name in settings or name in of_the_row or name in OF_DIFY
         assert column in COLUMNS.get(table, ()) if column else known, name
 
 
@@ -75,12 +70,6 @@ OF_DIFY = {
     *("_house", "a_", "enabled", "jsonb", "headrace_cache", "datasets"),
 }
 """Names in the last column that are Dify's, or neither tables nor columns."""
-
-
-def test_what_is_pending_is_not_there_yet() -> None:
-    """Remove a table from the list once the catalogue has it."""
-    assert {table for table in PENDING if table in COLUMNS} == set()
-    assert {name for _, here, _ in ROWS for name in names(here)} >= PENDING
 
 
 def test_the_names_of_dify_are_taken_where_there_is_such_a_table() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from typer.main import get_command
 
 from adapters.jetstream import accounts, streams
@@ -287,6 +288,9 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
                 ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=new_id(), **made
             )
             await desk.store.append(Subject("docs", "model_call", call.id), call.pending(), cause(), 0)
+        case "audio.transcribe":
+            packed = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 When is the boat house locked?", None)
+            assert await desk.blobs.put("docs", packed) == payload["digest"]
         case "message.rate":
             await desk.answered(payload["conversation"], payload["message"])
 

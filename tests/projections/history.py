@@ -13,6 +13,9 @@ from typing import Any, cast
 from domain.aggregate import Aggregate, Event, new_id
 from domain.chat.app import App, ModelSettings, features, settings
 from domain.chat.conversation import Citation, Conversation, FilterVerdict, Truncation, Usage
+from domain.chat.file import File, file_id
+from domain.chat.speech import Speech
+from domain.chat.transcription import Transcription
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate
@@ -161,7 +164,13 @@ class History:
         self.record(conversation)
         return conversation
 
-    def ask(self, conversation: Conversation, query: str = "How high?", id: str | None = None) -> str:
+    def ask(
+        self,
+        conversation: Conversation,
+        query: str = "How high?",
+        id: str | None = None,
+        files: list[File] | None = None,
+    ) -> str:
         message = id or new_id()
         conversation.ask(
             self.now,
@@ -171,9 +180,27 @@ class History:
             query=query,
             inputs={"tone": "dry"},
             user=conversation.user,
+            files=files,
         )
         self.record(conversation)
         return message
+
+    def fetch(self, conversation: Conversation, message: str, file: str) -> None:
+        """Fetch and read a file of a question."""
+        conversation.fetched(
+            self.now,
+            message=message,
+            file=file,
+            digest="e" * 64,
+            media_type="application/pdf",
+            size=900,
+            address="https://host/plan.pdf",
+            duration_ms=5.0,
+        )
+        conversation.read(
+            self.now, message=message, file=file, segments="f" * 64, count=4, pages=2, characters=99, warnings=[]
+        )
+        self.record(conversation)
 
     def answer(
         self,
@@ -202,6 +229,47 @@ class History:
             self.now, message=message, attempt=attempt, verdicts=list(verdicts), query=None, inputs=None
         )
         self.record(conversation)
+
+    def recording(self, id: str | None = None) -> Transcription:
+        known = Transcription.begin(
+            Transcription.Requested,
+            id or new_id(),
+            self.now,
+            app="the-app",
+            digest="d" * 64,
+            media_type="audio/mpeg",
+            size=900,
+            provider="lab",
+            model="whisper",
+            language="",
+        )
+        self.record(known)
+        return known
+
+    def transcribe(self, known: Transcription) -> None:
+        known.complete(self.now, text="When?", spoken_language="english", seconds=2.5, model_call="the-call")
+        self.record(known)
+
+    def speech(self, id: str | None = None) -> Speech:
+        known = Speech.begin(
+            Speech.Requested,
+            id or new_id(),
+            self.now,
+            app="the-app",
+            conversation="the-talk",
+            message="the-message",
+            text="At six.",
+            provider="lab",
+            model="kokoro",
+            voice="alba",
+            autoplay=False,
+        )
+        self.record(known)
+        return known
+
+    def speak(self, known: Speech) -> None:
+        known.complete(self.now, digest="e" * 64, media_type="audio/mpeg", size=4000, model_calls=["one", "two"])
+        self.record(known)
 
     def rows(self, model: ReadModel) -> list[Row]:
         """The rows of a table after all of it, in order of their keys."""
@@ -237,6 +305,25 @@ def verdict(where: str, verdict: str = "passed", **fields: Any) -> FilterVerdict
     }
     of = {"where": where, "verdict": verdict, "started_at": NOON.isoformat(), "duration_ms": 250.0}
     return cast("FilterVerdict", {**plain, **of, **fields})
+
+
+def files_of(message: str) -> list[File]:
+    """Files of a question: a stored image, and a document at an address."""
+    stored: Any = {"digest": "d" * 64, "media_type": "image/png", "size": 12}
+    remote: Any = {"digest": None, "media_type": None, "size": None}
+    plan, image = file_id(message, 1), file_id(message, 0)
+    known: Any = [
+        {"id": image, "type": "image", "transfer_method": "local_file", "name": "Lock.PNG", "url": None, **stored},
+        {
+            "id": plan,
+            "type": "document",
+            "transfer_method": "remote_url",
+            "name": "plan",
+            "url": "https://host/plan",
+            **remote,
+        },
+    ]
+    return cast("list[File]", known)
 
 
 def outcome(history: History, **fields: Any) -> Outcome:

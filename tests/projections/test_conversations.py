@@ -144,6 +144,7 @@ def test_given_a_question_when_it_is_answered_then_answer_usage_and_citations_ar
         "dataset_id": "the-dataset",
         "document_id": "the-document",
         "document_name": "gates.md",
+        "upload_file_id": None,
         "segment_id": "segment-1",
         "segment_position": 7,
         "page": 3,

@@ -25,7 +25,7 @@ from domain.models.model import Model, Prices, begun
 from domain.models.model_call import ModelCall
 from domain.models.provider import Credential, Found, Provider
 from domain.work.dead_letter import DeadLetter
-from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome, verdict
+from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
 
 TENANTS = ("one", "two")
 
@@ -45,7 +45,7 @@ _EDITS = [
 ]
 
 _TALKING = ["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename", "pin", "unpin", "save", "unsave"]
-_TALKING += ["checked", "matched", "suggest", "suggested"]
+_TALKING += ["checked", "matched", "suggest", "suggested", "ask_with_files", "fetch"]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
@@ -94,7 +94,7 @@ class _Walk:
             + 3 * [self.curate]
             + 5 * [self.work, self.message]
             + 4 * [self.call, self.end]
-            + [self.letter, self.retrieve, self.erase]
+            + [self.letter, self.retrieve, self.erase, self.audio]
             + [self.account, self.member, self.key, self.tag]
             + 2 * [self.annotate]
             + [self.provider, self.model]
@@ -191,6 +191,20 @@ class _Walk:
                     known.take_check(at, check=f"check {number}", abilities={"tools": able}, context_window=number)
         if known.pending_events:
             self.history.record(known)
+
+    def audio(self, number: int) -> None:
+        """A recording and a text of a person; each may end, before or after an erasure, or stay open."""
+        self.history.person = person = self.person(self.random.choice(["bo", "cy"]))
+        recording, speech = self.history.recording(id_of(11, number)), self.history.speech(id_of(11, number))
+        if self.random.random() < 0.3:
+            self.erase(number)
+            self.history.person = person
+        if self.random.random() < 0.8:
+            self.history.transcribe(recording)
+            self.history.speak(speech)
+        else:
+            recording.fail(self.history.now, code="timeout", reason=f"{number} is silent.")
+            self.history.record(recording)
 
     def person(self, user: str) -> str:
         return earlier_person_id(user, self.erased.get((self.history.tenant, user), 0))
@@ -538,6 +552,11 @@ class _Walk:
             case "ask":
                 self.history.correlation = self.traces[mine, id_of(5, number)] = command
                 self.history.ask(conversation, id=id_of(5, number))
+            case "ask_with_files":
+                self.history.correlation = self.traces[mine, id_of(5, number)] = command
+                self.history.ask(conversation, id=id_of(5, number), files=files_of(id_of(5, number)))
+            case "fetch" if last and len(conversation.files(last)) == 2 and not conversation.files(last)[1]["digest"]:
+                self.history.fetch(conversation, last, conversation.files(last)[1]["id"])
             case "answer" if last and status == "asked":
                 self.history.answer(conversation, last, [citation(position) for position in (1, 2)])
             case "rate" if last and status == "answered":

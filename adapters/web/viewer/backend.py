@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.doors import DoorReports, Use
 from adapters.jetstream.key_uses import JetStreamKeyUses
@@ -26,6 +27,7 @@ from adapters.postgres.tenants import TENANTS
 from domain.access.actor import VIEWER
 from domain.access.register import Register
 from domain.log import EVENTS
+from handlers.files import Files
 from handlers.ports.log import Blobs, Unavailable
 from projections.values.prices import Prices
 
@@ -75,6 +77,7 @@ class Backend:
         self.keys = keys
         self.uses = JetStreamKeyUses(nc)
         self.store = JetStreamEventStore(nc, keys, blobs)
+        self.files = Files(blobs or JetStreamBlobs(nc), keys) if keys else None
         self._registry = JetStreamRegistry(nc, keys) if keys else None
         self._shared = (0.0, False)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(

@@ -32,7 +32,7 @@ from adapters.web.viewer.sender import NOT_SENT, not_sent
 log = structlog.get_logger(__name__)
 
 PAGES = (
-    *("traces", "trace", "replays", "compare", "conversations", "annotations", "errors", "costs", "models"),
+    *("traces", "trace", "files", "replays", "compare", "conversations", "annotations", "errors", "costs", "models"),
     *("proof", "sql", "audit", "account", "members", "keys", "invitation"),
 )
 """The modules in `pages`; each has `routes`."""

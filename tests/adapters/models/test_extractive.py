@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.models.extractive import NAME, NOTHING, Extractive, count
-from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta
+from handlers.ports.models import Attachment, ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PASSAGES = [
@@ -81,3 +81,11 @@ async def test_finds_the_answer_in_a_whole_document(asked: dict[str, Any]) -> No
     text, _ = await answer(request(asked["question"], passages=[document]))
     for expected in asked["answer"]:
         assert expected in text
+
+
+async def test_takes_no_files() -> None:
+    asked = request("What is it?")
+    asked.messages[-1] = asked.messages[-1]._replace(attachments=(Attachment("image", "image/png", b"a picture"),))
+    with pytest.raises(ModelError) as raised:
+        await answer(asked)
+    assert raised.value.code == "unsupported"

@@ -6,7 +6,7 @@ import pytest
 
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Extractive
-from adapters.models.registry import TenantModels
+from adapters.models.registry import TenantModels, TenantSpeakers, TenantTranscribers
 from domain.models.provider import Provider
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider
@@ -86,3 +86,26 @@ async def test_each_key_of_a_provider_is_a_way_to_its_models() -> None:
     again = await models.get("acme", "local", "large")
     assert [access.client for access in again] == [access.client for access in found]
     await models.close()
+
+
+async def test_models_of_audio_are_those_of_openai_s_addresses() -> None:
+    registry = Registry(
+        {
+            ("acme", "studio"): provider("http://127.0.0.1:9/v1", "k"),
+            ("acme", "claude"): provider("http://127.0.0.1:9/v1", "k", kind="anthropic"),
+        }
+    )
+    for models in (
+        TenantTranscribers(registry, in_clear, LOOPBACK),
+        TenantSpeakers(registry, in_clear, LOOPBACK),
+    ):
+        assert (await models.get("acme", "studio")).server == "127.0.0.1:9"
+        for tenant, name, code in (
+            ("acme", "claude", "unsupported"),
+            ("other", "studio", "not_found"),
+            ("acme", "builtin", "not_found"),
+        ):
+            with pytest.raises(ModelError) as caught:
+                await models.get(tenant, name)
+            assert caught.value.code == code
+        await models.close()

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.chat.app import App, Features, ModelSettings, Variable, features, settings
+from domain.chat.app import App, Features, FileSettings, ModelSettings, Variable, features, settings
 from domain.chat.site import Icon, Site
 from tests.domain.scenario import NOW, given, made
 
@@ -147,3 +147,31 @@ def test_stored_answers_are_set_and_their_model_follows() -> None:
     scenario = given(app(), reply).once(embedded, App.AnnotationsEmbedded, embedding_model="a-model")
     assert scenario.aggregate.annotation_model == "a-model"
     given(app(), lambda it: it.delete(NOW)).when(embedded).nothing()
+
+
+FILES = FileSettings(types=["image", "document"], most=2, methods=["local_file"], detail="low")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "files", "fault"),
+    [
+        (FILES, [], None),
+        (None, [], None),
+        (FILES, [("image", "local_file"), ("document", "local_file")], None),
+        (None, [("image", "local_file")], ("not_allowed", "files")),
+        (FILES, [("image", "local_file"), ("audio", "local_file")], ("not_allowed", "files.1.type")),
+        (FILES, [("image", "remote_url")], ("not_allowed", "files.0.url")),
+        ({**FILES, "methods": ["remote_url"]}, [("image", "local_file")], ("not_allowed", "files.0.digest")),
+        (FILES, [("image", "local_file")] * 3, ("too_many", "files")),
+    ],
+)
+def test_takes_the_files_that_its_configuration_allows(
+    allowed: Any, files: list[tuple[str, str]], fault: tuple[str, str] | None
+) -> None:
+    known = given(app()).when(lambda app: configure(app, features=features({"files": allowed}))).aggregate
+    if fault is None:
+        known.check_files(files)
+    else:
+        with pytest.raises(Rejection) as raised:
+            known.check_files(files)
+        assert (raised.value.code, raised.value.field) == fault

@@ -17,6 +17,7 @@ from domain.chat.conversation import (
     Usage,
     question,
 )
+from domain.chat.file import File, file_id
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
@@ -45,7 +46,7 @@ def conversation() -> Conversation:
 
 
 def ask(conversation: Conversation, **fields: Any) -> None:
-    given = {
+    given: dict[str, Any] = {
         "message": FIRST,
         "app": APP,
         "configuration": 1,
@@ -610,3 +611,73 @@ def test_a_match_is_recorded_while_the_message_is_open() -> None:
 
     given(conversation(), ask).when(match).then(Conversation.Matched, app=APP, annotation=SECOND, score=0.95)
     given(conversation(), ask, answer).when(match).nothing()
+
+
+def file(number: int = 0, **fields: Any) -> File:
+    known: Any = {
+        "id": file_id(FIRST, number),
+        "type": "document",
+        "transfer_method": "remote_url",
+        "name": "plan.pdf",
+        "url": "https://host/plan.pdf",
+        "digest": None,
+        "media_type": None,
+        "size": None,
+    }
+    return known | fields  # type: ignore[no-any-return]
+
+
+FETCHED: dict[str, Any] = {
+    "message": FIRST,
+    "file": file_id(FIRST, 1),
+    "digest": "d" * 64,
+    "media_type": "application/pdf",
+    "size": 7,
+    "address": "https://host/plan.pdf",
+    "duration_ms": 3.0,
+}
+READ: dict[str, Any] = {
+    "message": FIRST,
+    "file": file_id(FIRST, 1),
+    "segments": "e" * 64,
+    "count": 2,
+    "pages": 1,
+    "characters": 30,
+    "warnings": [],
+}
+
+
+def with_files(conversation: Conversation) -> None:
+    ask(conversation, files=[file(), file(1)])
+
+
+def test_a_file_is_fetched_and_read_once() -> None:
+    asked = given(conversation(), with_files)
+    assert asked.aggregate.files(FIRST) == [file(), file(1)]
+    asked.when(lambda it: it.fetched(NOW, **FETCHED)).then(Conversation.FileFetched)
+    asked.when(lambda it: it.fetched(NOW, **FETCHED | {"digest": "f" * 64})).nothing()
+    asked.when(lambda it: it.read(NOW, **READ)).then(Conversation.FileRead)
+    asked.when(lambda it: it.read(NOW, **READ | {"segments": "f" * 64})).nothing()
+    assert asked.aggregate.files(FIRST) == [
+        file(),
+        file(1, digest="d" * 64, media_type="application/pdf", size=7, segments="e" * 64),
+    ]
+
+
+def test_the_files_of_a_message_that_is_too_far_back_are_not_kept() -> None:
+    talk = conversation()
+    with_files(talk)
+    for _ in range(HISTORY):
+        ask(talk, message=new_id())
+    assert talk.files(FIRST) == []
+    given(talk).when(lambda it: it.fetched(NOW, **FETCHED)).nothing()
+
+
+def test_a_question_that_is_asked_again_has_its_files() -> None:
+    asked = given(conversation(), with_files).when(lambda it: it.fetched(NOW, **FETCHED)).aggregate
+    asked.regenerate(NOW, message=SECOND, repeats=FIRST, app=configured())
+    fetched = {name: FETCHED[name] for name in ("digest", "media_type", "size")}
+    assert asked.files(SECOND) == [
+        file(id=file_id(SECOND, 0), segments=None),
+        file(id=file_id(SECOND, 1), segments=None, **fetched),
+    ]

@@ -18,6 +18,7 @@ from handlers.routes import ROUTES, Route
 from handlers.work.dead_letters import Failure, GiveUp
 from ops.asyncapi import events
 from tests.handlers.chat.test_answer import Counter
+from tests.handlers.chat.test_audio import Studio
 from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryLog
 
@@ -37,9 +38,9 @@ BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 NO_WORDS = {
     # Ids, digests, names of our own.
     "*.annotation *.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
-    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.repeats *.person *.segment *.segments"
-    " *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes, and "
-    "places in code",
+    " *.digest *.field *.file *.issue *.kind *.message *.model_call *.model_calls *.parent *.repeats *.person *.segment"
+    " *.segments *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, "
+    "codes, and places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "message.moderated.verdicts": "kinds of filters, names of inputs, numbers of sentences, codes",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
@@ -59,7 +60,9 @@ NO_WORDS = {
     "*.sealed_verifier": "a sealed verifier",
     "*.embedding_model *.model *.provider *.server *.route *.plugins provider.* route.* *.segmentation *.retrieval"
     " replay.requested.parameters": "settings of tenants and operators",
-    "document.uploaded.media_type": "a media type",
+    "*.media_type": "media types",
+    "transcription.requested.language transcription.completed.spoken_language speech.requested.voice": "names of "
+    "languages and voices",
     # What servers of models say about a call.
     "*.finish_reason *.usage model_call.completed.response_id model_call.completed.response_model": "figures and names "
     "that the model's server gives",
@@ -193,6 +196,11 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
 
     document = await desk.done("document.upload", dataset=dataset, name="rules.txt", text="At six.", user="ada")
     await desk.done("document.rename", document=document, name="hours.txt")
+
+    studio = Studio(memory, tenant)
+    await studio.opened()
+    await studio.hearing()(await studio.recording())
+    await studio.speaking()(await studio.text())
 
     await desk.send("dataset.test", datasets=[dataset], query="When?", user="ada")
     [tested] = await commits(counter, "dataset_query")

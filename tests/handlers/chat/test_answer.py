@@ -31,7 +31,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Shelf, Speaker, Words, choosing
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Shelf, Speaker, Words, choosing, message_files
 from tests.memory import Memory, MemoryLive, MemoryStops
 
 CALL = ["model_call.requested.v3", "model_call.completed.v5"]
@@ -44,7 +44,7 @@ class Counter:
         self.memory = memory
         self.desk = Desk(memory, tenant)
         self.speaker, self.shelf, self.words = Speaker(*says), Shelf(), Words()
-        self.stops, self.cites = MemoryStops(memory), Cites()
+        self.stops, self.cites, self.files = MemoryStops(memory), Cites(), message_files(self.desk)
         self.checker, self.filters, self.embedding = Speaker(), Guards(), OneModel(Words())
         self.app = self.conversation = self.message = ""
 
@@ -56,7 +56,7 @@ class Counter:
         calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
         parts = self.desk.repository, calls, self.retrieve(), self.choose, live, self.stops, self.cites
         moderate = Moderate(calls, choosing(self.desk.repository, self.checker), self.filters)
-        return Answer(*parts, moderate, self.annotated(), Here(), limit_s=limit_s)
+        return Answer(*parts, moderate, self.annotated(), Here(), self.files, limit_s=limit_s)
 
     def annotated(self) -> MatchAnnotation:
         notes = Notes(self.memory, self.desk)
@@ -75,9 +75,16 @@ class Counter:
         )
 
     async def asked(self, query: str = "When?", **configuration: Any) -> Commit:
-        self.app = await self.desk.done("app.create", name="Guide")
+        self.app, self.conversation = await self.desk.done("app.create", name="Guide"), ""
         await self.desk.done("app.configure", app=self.app, **configuration)
-        outcome = await self.desk.send("message.send", app=self.app, query=query, user="ada")
+        return await self.ask(query)
+
+    async def ask(self, query: str, **fields: Any) -> Commit:
+        """Ask in the conversation, if there is one."""
+        if self.conversation:
+            fields["conversation"] = self.conversation
+        outcome = await self.desk.send("message.send", app=self.app, query=query, user="ada", **fields)
+        assert outcome.status == "accepted", outcome
         self.conversation, self.message = outcome.ids["conversation"], outcome.ids["message"]
         return await self.cause()
 

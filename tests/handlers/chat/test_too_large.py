@@ -20,7 +20,7 @@ from handlers.ports.models import Access, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing, message_files
 from tests.memory import Memory
 
 
@@ -102,6 +102,7 @@ class Talk:
             Moderate(ModelCalls(self.desk.repository), choosing(self.desk.repository, speaker), Guards()),
             MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), OneModel(Words()), Notes()),
             Here(),
+            message_files(self.desk),
         )
         await answer(commit)
 

@@ -14,6 +14,7 @@ from domain.aggregate import Event, new_id
 from domain.log import EVENTS, Metadata
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
+from handlers.models.audio_calls import recorded
 from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record
@@ -244,6 +245,18 @@ async def test_a_rerank_counts_too(worker: Worker, desk: Desk) -> None:
     await limit(desk, "tokens", 1000)
     await worker.calls.rerank(worker.cause(), "lab", Model(), "rank", "lock?", ["a", "b"], ["one", "two"])
     assert (await settled(desk)).used == 42
+
+
+async def test_a_call_of_a_model_of_audio_counts_too(worker: Worker, desk: Desk) -> None:
+    await limit(desk, "tokens", 100)
+    asked: dict[str, Any] = {"kind": "speech", "provider": "lab", "model": "alba", "server": "lab:1", "request": {}}
+    async with recorded(worker.calls, worker.cause(), "speak:0", most_tokens=60, **asked) as call:
+        call.usage, call.estimated = ChatUsage(42, 0), False
+    assert (await settled(desk)).used == 42
+    with pytest.raises(ModelError) as caught:
+        async with recorded(worker.calls, worker.cause(), "speak:0", most_tokens=60, **asked):
+            raise AssertionError
+    assert caught.value.code == "quota_exceeded"
 
 
 async def test_the_server_of_a_filter_counts_for_calls_and_takes_neither_tokens_nor_money(

@@ -11,6 +11,8 @@ import pytest
 from adapters.jetstream.streams import CONSUMERS
 from domain.aggregate import Aggregate, Rejection, new_id
 from domain.chat.conversation import HISTORY, Conversation
+from domain.chat.speech import Speech
+from domain.chat.transcription import Transcription
 from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, Subject
@@ -51,6 +53,16 @@ def replay() -> Replay:
     return Replay.begin(Replay.Requested, new_id(), NOW, provider="p", model="m", **asked)
 
 
+def transcription() -> Transcription:
+    asked: dict[str, Any] = {"app": new_id(), "digest": "d", "media_type": "audio/wav", "size": 1, "language": ""}
+    return Transcription.begin(Transcription.Requested, new_id(), NOW, provider="p", model="m", **asked)
+
+
+def speech() -> Speech:
+    asked: dict[str, Any] = {"app": new_id(), "conversation": None, "message": None, "text": "Hello.", "voice": "v"}
+    return Speech.begin(Speech.Requested, new_id(), NOW, provider="p", model="m", autoplay=False, **asked)
+
+
 def provider() -> Provider:
     found = Provider.begin(
         Provider.Registered, "lab", NOW, kind="openai", base_url="http://127.0.0.1:1", credentials=[]
@@ -64,6 +76,8 @@ OPEN: dict[str, Callable[[], Aggregate]] = {
     "sync": edited,
     "answer": conversation,
     "replay": replay,
+    "transcribe": transcription,
+    "speak": speech,
     "check": provider,
 }
 """For each work that ends later, an aggregate on which it has begun."""
@@ -90,8 +104,8 @@ def test_an_entry_is_whole(name: str, work: Work) -> None:
 
 
 def test_works_that_cost_money_are_tried_once() -> None:
-    once = {"answer", "name", "suggest", "query_datasets", "replay", "check"}
-    assert {name for name, work in WORKS.items() if work.tries == 1} == once
+    costly = {"answer", "name", "suggest", "query_datasets", "replay", "check", "transcribe", "speak"}
+    assert {name for name, work in WORKS.items() if work.tries == 1} == costly
 
 
 def test_every_pending_work_has_an_example() -> None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row, Stored
 from adapters.web.viewer.changes import seen
+from adapters.web.viewer.pages import files
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.sources import shown
@@ -187,7 +188,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
             "text": shown(text := MISSING if message["content"] is None else message["content"], mine),
             "full": len(text),
             "sources": mine,
-            "files": message.get("files") or [],
+            "files": await files.of_prompt(backend, call["tenant_id"], message.get("files") or []),
             "tool_calls": message.get("tool_calls") or [],
             "tool_call_id": message.get("tool_call_id"),
         }
@@ -202,7 +203,8 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     said = ("messages", "texts", "query", "segments")
     call["parameters"] = {name: value for name, value in request.items() if name not in said and value is not None}
     call["sum"] = arithmetic(call, backend.prices)
-    call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
+    is_text = bool(messages) and not any(message.get("files") for message in messages)
+    call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and is_text else None
     return call
 
 
@@ -249,7 +251,10 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
         found |= {row["id"]: row for row in await backend.rows(_MESSAGES, {"tenant": of, "ids": earlier})}
     for source in sources:
         source["row"] = _GONE | found.get(source.get("segment") or source.get("message_id") or "", {})
-        source["document_name"] = source["row"]["document"] or found.get(source.get("document") or "", {}).get("name")
+        named = found.get(source.get("document") or "", {}).get("name") or (
+            source["from"] == "segment" and source["name"]
+        )
+        source["document_name"] = source["row"]["document"] or named or None
     return sources
 
 
@@ -345,6 +350,7 @@ async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
     if message is not None:
         message["checks"], message["hit"] = checks, hit
         message["asked"], message["answered"] = shown(message["query"]), shown(message["answer"])
+        message["files"] = await files.of_message(backend, trace["tenant_id"], message["id"])
     return message
 
 

@@ -10,7 +10,7 @@ import pytest
 from adapters.documents.extract import FileExtractor
 from adapters.documents.formats.kinds import kind_of
 from adapters.sandbox.child import Sandbox
-from handlers.commands.media_types import MEDIA_TYPES
+from handlers.media_types import MEDIA_TYPES
 from tests.adapters.documents.formats.corpus import Sample, samples
 from tests.adapters.documents.formats.measure import PAGE, Reading, measure, page
 

@@ -32,6 +32,7 @@ from domain.access.tenant import HOUSE
 from domain.aggregate import Aggregate, Event, new_id
 from domain.chat.app import App, ModelSettings, features, settings
 from domain.chat.conversation import Conversation, Truncation, Usage
+from domain.chat.file import File, file_id
 from domain.knowledge.retrieval import Candidate, Retrieval
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from domain.models.model_call import ModelCall, TokenUsage
@@ -65,10 +66,12 @@ class Site:
     def now(self) -> datetime:
         return self.at + timedelta(seconds=next(self._ticks))
 
-    async def record(self, aggregate: Aggregate, correlation: str, actor: str = "ada") -> int:
+    async def record(
+        self, aggregate: Aggregate, correlation: str, actor: str = "ada", person: str | None = None
+    ) -> int:
         """Commit what is pending; gives its sequence."""
         events = [cast(Event, event) for event in aggregate.collect_events()]
-        metadata = Metadata(new_id(), self.tenant, correlation, correlation, actor)
+        metadata = Metadata(new_id(), self.tenant, correlation, correlation, actor, person=person)
         subject = Subject(self.tenant, aggregate.TOPIC, aggregate.id)
         position = await self.store.append(subject, events, metadata, self._ends.get(str(subject), 0))
         self._ends[str(subject)] = position.sequence
@@ -113,11 +116,27 @@ class Site:
         took_ms: float = 900.0,
         earlier: Sequence[dict[str, Any]] = (),
         tool_calls: list[dict[str, Any]] | None = None,
+        picture: bytes = b"",
     ) -> tuple[str, str, str]:
-        """A question and what became of it; gives the trace, the message and the call. Without an answer it is open."""
+        """A question, with a picture if there is one, and what became of it; gives the trace, the message and the call.
+        Without an answer it is open."""
         trace = message = new_id()
-        at = self.now
-        talk.ask(at, message=message, app=app.id, configuration=configuration, query=query, inputs={}, user=talk.user)
+        at, files = self.now, []
+        if picture:
+            stored: Any = {"digest": await self.wiring.files.put(self.tenant, None, "file", picture)}
+            stored |= {"media_type": "image/png", "size": len(picture), "url": None}
+            id = file_id(message, 0)
+            files = [File(id=id, type="image", transfer_method="local_file", name="lock.png", **stored)]
+        talk.ask(
+            at,
+            message=message,
+            app=app.id,
+            configuration=configuration,
+            query=query,
+            inputs={},
+            user=talk.user,
+            files=files or None,
+        )
         await self.record(talk, trace)
         talk.answering(self.now, message=message)
         await self.record(talk, trace)

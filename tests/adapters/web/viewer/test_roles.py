@@ -22,6 +22,7 @@ from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from domain.access.permissions import ROLES
 from domain.access.tenant import HOUSE
+from domain.chat.file import file_id
 from domain.log import OUTCOMES, Subject
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer.site import TOKEN, Site, serving
@@ -62,7 +63,8 @@ async def filled(site: Site, tenant: str, word: str) -> dict[str, str]:
     await site.command("tenant.create", {"tenant": tenant, "name": f"Of {word}", "owner": owner})
     app = await site.app(f"{word} app", f"{word} instructions")
     talk = await site.conversation(app, f"user {word}", f"{word} talk")
-    trace, message, call = await site.answer(app, talk, f"{word} question", f"{word} answer")
+    picture = f"a picture of a {word}".encode()
+    trace, message, call = await site.answer(app, talk, f"{word} question", f"{word} answer", picture=picture)
     await site.answer(app, talk, f"{word} question", fails=(f"{word}_error", f"{word} reason"))
     await site.command(
         "budget.set", {"name": f"{word}-budget", "scope": "user", "subject": word, "amount_usd": 5.0}, tenant
@@ -76,6 +78,7 @@ async def filled(site: Site, tenant: str, word: str) -> dict[str, str]:
     return {
         "id": trace,
         "call": call,
+        "file": file_id(message, 0),
         "which": "answer",
         "talk": talk.id,
         "message": message,
@@ -126,7 +129,7 @@ def routes(site: Site) -> list[tuple[str, str]]:
 def address(path: str, ids: Mapping[str, str]) -> str:
     """The address of a route with these ids."""
     part = {"/conversations": "talk", "/keys": "key"}.get("/" + path.split("/")[1], "id")
-    for name in ("call", "which", "name"):
+    for name in ("call", "file", "which", "name"):
         path = path.replace(f"{{{name}}}", ids[name])
     return path.replace("{id}", ids[part]).replace("{sequence:int}", ids["sequence"]).replace("{kind}", "app")
 

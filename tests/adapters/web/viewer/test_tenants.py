@@ -168,6 +168,11 @@ async def addresses(url: str) -> list[str]:
             "SELECT trace_id, id FROM (SELECT *, row_number() OVER (PARTITION BY kind ORDER BY id) AS number "
             f"FROM headrace.spans {ours}) spans WHERE number <= 6 ORDER BY kind, id",
         )
+        files = await query(
+            owner,
+            "SELECT m.trace_id, f.id FROM headrace.upload_files f JOIN headrace.messages m ON (m.tenant_id, m.id) = "
+            f"(f.tenant_id, f.used_by) WHERE f.tenant_id = '{OURS}' ORDER BY 1, 2 LIMIT 4",
+        )
         replays = await query(owner, f"SELECT id FROM headrace.replays {ours} ORDER BY 1 LIMIT 10")
         users = await query(owner, f"SELECT DISTINCT session_id FROM headrace.end_users {ours} ORDER BY 1 LIMIT 3")
     found = {
@@ -185,6 +190,10 @@ async def addresses(url: str) -> list[str]:
         ],
         "/traces/{id}/calls/{call}/{which}": [
             f"/traces/{trace}/calls/{call}/{which}" for trace, call in calls[:40] for which in ("0", "answer")
+        ],
+        "/traces/{id}/files/{file}": [
+            *(f"/traces/{trace}/files/{file}" for trace, file in files),
+            f"/traces/{traces[0]}/files/{ONLY_THEIRS}",
         ],
         "/compare": [f"/compare?a={a}&b={b}" for a, b in [*pairwise(traces), (traces[0], ONLY_THEIRS)]],
         "/conversations": [
