@@ -27,7 +27,7 @@ from adapters.models.openai_responses import Responses
 from adapters.models.server import Patience
 from adapters.models.server_events import ServerEvent
 from handlers.ports.models import Attachment, ChatMessage, ChatModel, ChatRequest, Delta, ModelError, Tool, ToolCall
-from tests.adapters.models.dialects import DIALECTS, KEY, PATIENCE, Dialect, Ollama, model_of
+from tests.adapters.models.dialects import DIALECTS, KEY, PATIENCE, Dialect, Ollama, model_of, tried
 from tests.chat_servers import Behaviour, Exchange, hangs, talks_nonsense
 
 WIRES: dict[str, Callable[[str], Wire]] = {
@@ -75,7 +75,7 @@ async def answer(
 ) -> tuple[list[Delta], dict[str, Any]]:
     """The answer, and the body of the last request."""
     async with model_of(dialect, behaviour) as (model, server):
-        deltas = [delta async for delta in model.stream(asked or request())]
+        deltas = await tried(model, asked or request())
         return deltas, next(exchange.body for exchange in reversed(server.requests) if exchange.body)
 
 
