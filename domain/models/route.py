@@ -30,9 +30,8 @@ REACTIONS: Mapping[str, Reaction] = {
     "truncated": "larger",
     "bad_request": "stop",
     "content_filter": "stop",
-    "too_large": "stop",
 }
-"""By the error code of the call. For other codes, none is called."""
+"""By the error code of the call. For other codes, as where the request cannot be recorded, none is called."""
 
 STRATEGIES = get_args(Strategy)
 
