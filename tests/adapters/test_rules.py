@@ -50,7 +50,7 @@ def changed(module: str, old: str, new: str) -> set[str]:
 
 def test_every_table_has_rules() -> None:
     assert rules.digests().keys() == {model.name for model in READ_MODELS}
-    assert len(set(rules.digests().values())) > len(READ_MODELS) - 3
+    assert len(set(rules.digests().values())) > len(READ_MODELS) * 4 // 5, "those of one file have the same"
 
 
 @pytest.mark.parametrize(

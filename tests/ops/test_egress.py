@@ -25,10 +25,12 @@ CLIENTS = {
 
 GUARDED = {
     "adapters/egress/client.py": {"httpcore2", "httpx2"},
+    "adapters/egress/fetch.py": {"httpx2"},
     "adapters/models/audio_api.py": {"httpx2"},
     "adapters/models/chat_server.py": {"httpx2"},
     "adapters/models/embedding_api.py": {"httpx2"},
     "adapters/models/faults.py": {"httpx2"},
+    "adapters/models/filter_api.py": {"httpx2"},
     "adapters/models/ollama.py": {"httpx2"},
     "adapters/models/rerank_api.py": {"httpx2"},
     "adapters/models/server.py": {"httpx2"},
@@ -41,6 +43,7 @@ OPERATORS = {
     "adapters/index/opensearch/segments.py": {"opensearchpy"},
     "adapters/telemetry/otlp/collector.py": {"httpx2"},
     "ops/bench/traces.py": {"urllib.request"},
+    "ops/servers/model.py": {"httpx2"},
     "ops/servers/opensearch/server.py": {"httpx2"},
 }
 """Files that call only what the operator names: the object store, OpenSearch, the collector, and servers of ours."""
@@ -57,6 +60,7 @@ MADE = {
     "adapters/telemetry/otlp/collector.py": {"AsyncClient"},
     "ops/bench/traces.py": {"urlopen"},
     "ops/servers/embedded.py": {"open_connection"},
+    "ops/servers/model.py": {"AsyncClient"},
     "ops/servers/opensearch/server.py": {"AsyncClient"},
 }
 
