@@ -216,19 +216,7 @@ async def _stages(stack: Stack, since: int, asked: Mapping[str, Mapping[str, Que
             at |= {"stored": question.stored, "first_token": question.first, "last_frame": question.last}
             for stage, when in at.items():
                 times[stage].append(1000 * (when - question.sent))
-        order = (
-            "stored",
-            "asked",
-            "begun",
-            "embed",
-            "embedded",
-            "retrieval",
-            "chat",
-            "first_token",
-            "said",
-            "answered",
-        )
-        found[app] = {stage: statistics.median(times[stage]) for stage in (*order, "last_frame") if stage in times}
+        found[app] = {stage: statistics.median(times[stage]) for stage in ORDER if stage in times}
     return found
 
 
