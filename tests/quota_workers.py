@@ -29,6 +29,7 @@ from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 from handlers.repository import Repository
 from handlers.work.cause import Cause
+from tests.handlers.fakes import Only
 
 AT_ONCE = 2
 """Calls of one process at a time."""
@@ -66,7 +67,7 @@ async def work(url: str, tenant: str, seconds: float) -> None:
             cause = Cause(Metadata(id, tenant, id, actor="s_load"), "message", id, 1)
             request = ChatRequest("small", [ChatMessage("user", "When?")], 50)
             try:
-                async for _ in calls.chat(cause, "lab", model, request, Record([], {})).texts():
+                async for _ in calls.chat(cause, Only("lab", model, "small"), request, Record([], {})).texts():
                     pass
             except ModelError as error:
                 if error.code == "quota_exceeded":
