@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -173,16 +173,20 @@ ANSWER = Pending(
     item=_message,
 )
 
-REPLAY = Pending(
-    Rows("replays", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
-    is_open=lambda replay, _: not replay.ended,
-    attempts=lambda replay, _: replay.attempt,
-    waits=lambda replay, _: False,
-    fail=lambda replay, _, at, code, reason: replay.fail(at, code=code, reason=reason),
-    failed=lambda replay, _: replay.status == "failed",
-    stalls=lambda replay, _: replay.stalls,
-    retry=lambda replay, _, at: replay.retry(at),
-)
+
+def _whole(table: str) -> Pending:
+    """The functions of an aggregate that is requested, and completes or fails as a whole."""
+    return Pending(
+        Rows(table, "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
+        is_open=lambda noun, _: not noun.ended,
+        attempts=lambda noun, _: noun.attempt,
+        waits=lambda noun, _: False,
+        fail=lambda noun, _, at, code, reason: noun.fail(at, code=code, reason=reason),
+        failed=lambda noun, _: noun.status == "failed",
+        stalls=lambda noun, _: noun.stalls,
+        retry=lambda noun, _, at: noun.retry(at),
+    )
+
 
 CHECK = Pending(
     Rows("providers", "check_status", ("requested",), attempt="0", correlation="check_trace_id"),
@@ -195,22 +199,6 @@ CHECK = Pending(
     retry=lambda provider, _, at: provider.retry_check(at),
 )
 
-
-TRANSCRIBE = Pending(
-    Rows("transcriptions", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
-    is_open=lambda transcription, _: not transcription.ended,
-    attempts=lambda transcription, _: transcription.attempt,
-    waits=lambda transcription, _: False,
-    fail=lambda transcription, _, at, code, reason: transcription.fail(at, code=code, reason=reason),
-    failed=lambda transcription, _: transcription.status == "failed",
-    stalls=lambda transcription, _: transcription.stalls,
-    retry=lambda transcription, _, at: transcription.retry(at),
-)
-
-SPEAK = replace(
-    TRANSCRIBE,
-    rows=Rows("speeches", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
-)
 
 WORKS: dict[str, Work] = {
     "ingest": Work(
@@ -264,7 +252,7 @@ WORKS: dict[str, Work] = {
         slots=64,
         share=8,
         tries=1,
-        pending=REPLAY,
+        pending=_whole("replays"),
         calls="replay",
     ),
     "transcribe": Work(
@@ -274,7 +262,7 @@ WORKS: dict[str, Work] = {
         slots=64,
         share=8,
         tries=1,
-        pending=TRANSCRIBE,
+        pending=_whole("transcriptions"),
         calls="transcription",
         watched=True,
     ),
@@ -285,7 +273,7 @@ WORKS: dict[str, Work] = {
         slots=64,
         share=8,
         tries=1,
-        pending=SPEAK,
+        pending=_whole("speeches"),
         calls="speech",
         watched=True,
     ),
