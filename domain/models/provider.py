@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
+
+T = TypeVar("T")
 
 BUILTIN = "builtin"
 """The provider that needs neither a server nor a registration."""
@@ -258,12 +260,17 @@ def choose(
     awake = [each for each in credentials if resting.get(each["sealed_key"], now) <= now]
     if not awake:
         return min(credentials, key=lambda each: resting[each["sealed_key"]], default=None)
-    share = draw * sum(each["weight"] for each in awake)
-    for credential in awake:
-        share -= credential["weight"]
+    return by_weight(awake, [each["weight"] for each in awake], draw)
+
+
+def by_weight(items: Sequence[T], weights: Sequence[float], draw: float) -> T:
+    """One of the items, in the proportion of their weights. `draw` is a random number, at least 0 and less than 1."""
+    share = draw * sum(weights)
+    for item, weight in zip(items, weights, strict=True):
+        share -= weight
         if share < 0:
-            return credential
-    return awake[-1]
+            return item
+    return items[-1]
 
 
 def _with_credentials(state: dict[str, Any]) -> None:

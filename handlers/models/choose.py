@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from domain.chat.app import ModelSettings
 from domain.models.model_call import Try
+from domain.models.provider import by_weight
 from domain.models.route import REACTIONS, Group, Member, ModelRoute
 from handlers.models.prompt import likely
 from handlers.models.rates import Rate, Rates, Taken
@@ -364,7 +365,8 @@ class _Course:
             "weighted": lambda way: 0.0,
         }
         best = min(map(rank[strategy], ways))
-        return _by_weight([way for way in ways if rank[strategy](way) == best], self.choose.draw())
+        ways = [way for way in ways if rank[strategy](way) == best]
+        return by_weight(ways, [way.weight for way in ways], self.choose.draw())
 
     async def _wait(self, resting: Sequence[tuple[Way, Rest]]) -> None:
         """Wait until the first way has rested. Raises: ModelError when that takes too long, or there is none."""
@@ -388,13 +390,3 @@ def _name(provider: str, model: str, credential: str) -> str:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-
-def _by_weight(ways: Sequence[Way], draw: float) -> Way:
-    """One of the ways; `draw` is a random number, at least 0 and less than 1."""
-    share = draw * sum(way.weight for way in ways)
-    for way in ways:
-        share -= way.weight
-        if share < 0:
-            return way
-    return ways[-1]
