@@ -44,15 +44,8 @@ class TranscriptionApi:
         self._base_url = base_url
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, TRANSCRIPTIONS, outages, headers)
-        self.rest = self._at.rest
-        self.rests_until = self._at.rests_until
-
-    @property
-    def server(self) -> str:
-        return self._at.name
-
-    async def close(self) -> None:
-        await self._at.close()
+        self.server, self.close = self._at.name, self._at.close
+        self.rest, self.rests_until = self._at.rest, self._at.rests_until
 
     async def transcribe(
         self, model: str, audio: bytes, media_type: str, *, language: str = "", prompt: str = ""
@@ -108,15 +101,8 @@ class SpeechApi:
         self._patience = patience
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, SPEECH, outages, headers)
-        self.rest = self._at.rest
-        self.rests_until = self._at.rests_until
-
-    @property
-    def server(self) -> str:
-        return self._at.name
-
-    async def close(self) -> None:
-        await self._at.close()
+        self.server, self.close = self._at.name, self._at.close
+        self.rest, self.rests_until = self._at.rest, self._at.rests_until
 
     async def speak(self, model: str, text: str, *, voice: str, format: str = "mp3") -> AsyncGenerator[bytes, None]:
         body = {"model": model, "input": text, "voice": voice, "response_format": format}

@@ -106,16 +106,9 @@ class ChatServer:
         self._wire = wire(base_url)
         headers = self._wire.headers(key)
         self._at = ModelServer(egress, tenant, self._wire.base_url, key, patience, self._wire.PATH, outages, headers)
-        self.rest = self._at.rest
-        self.rests_until = self._at.rests_until
+        self.server, self.close = self._at.name, self._at.close
+        self.rest, self.rests_until = self._at.rest, self._at.rests_until
         self._patience = patience
-
-    @property
-    def server(self) -> str:
-        return self._at.name
-
-    async def close(self) -> None:
-        await self._at.close()
 
     @property
     def limits(self) -> dict[str, int]:

@@ -12,10 +12,9 @@ from nats.aio.client import Client
 from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
-from adapters.models.audio_api import SpeechApi, TranscriptionApi
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Answering, Extractive
-from adapters.models.kinds import KINDS, SPEAKERS, TRANSCRIBERS
+from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from domain.models.provider import BUILTIN, Credential, Provider, choose
@@ -159,36 +158,20 @@ class TenantRerankers:
         return self._builtin, self._builtin.model
 
 
-class TenantTranscribers(Clients[TranscriptionApi]):
-    """Transcribers by provider."""
+class OfKinds(Clients[C]):
+    """Clients of providers whose kind is in a table, such as `TRANSCRIBERS`."""
 
     def __init__(
         self,
+        kinds: Mapping[str, Callable[..., C]],
         registered: Registered,
         unseal: Unseal,
         egress: Egress,
         patience: Patience = server.PATIENCE,
         outages: Outages | None = None,
     ) -> None:
-        def make(tenant: str, kind: str, base_url: str, key: str) -> TranscriptionApi:
-            return _of_kind(TRANSCRIBERS, kind)(egress, tenant, base_url, key, patience, outages)
-
-        super().__init__(registered, unseal, make)
-
-
-class TenantSpeakers(Clients[SpeechApi]):
-    """Speakers by provider."""
-
-    def __init__(
-        self,
-        registered: Registered,
-        unseal: Unseal,
-        egress: Egress,
-        patience: Patience = server.PATIENCE,
-        outages: Outages | None = None,
-    ) -> None:
-        def make(tenant: str, kind: str, base_url: str, key: str) -> SpeechApi:
-            return _of_kind(SPEAKERS, kind)(egress, tenant, base_url, key, patience, outages)
+        def make(tenant: str, kind: str, base_url: str, key: str) -> C:
+            return _of_kind(kinds, kind)(egress, tenant, base_url, key, patience, outages)
 
         super().__init__(registered, unseal, make)
 

@@ -41,17 +41,10 @@ class RerankApi:
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
-        self.rest = self._at.rest
-        self.rests_until = self._at.rests_until
+        self.server, self.close = self._at.name, self._at.close
+        self.rest, self.rests_until = self._at.rest, self._at.rests_until
         self._patience = patience
         self._takes_texts = False
-
-    @property
-    def server(self) -> str:
-        return self._at.name
-
-    async def close(self) -> None:
-        await self._at.close()
 
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
         body: dict[str, Any] = {}

@@ -15,8 +15,9 @@ from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
 from adapters.models.catalogue import LogCatalogue
 from adapters.models.filter_api import TenantFilters
+from adapters.models.kinds import SPEAKERS, TRANSCRIBERS
 from adapters.models.listing import TenantListings
-from adapters.models.registry import TenantModels, TenantRerankers, TenantSpeakers, TenantTranscribers
+from adapters.models.registry import OfKinds, TenantModels, TenantRerankers
 from adapters.models.schemas import ContainedSchemas
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
@@ -110,8 +111,8 @@ async def begin(wiring: Wiring) -> None:
         await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox())),
         files,
     )
-    transcribers = TenantTranscribers(registered, unseal, allowed, patience, outages)
-    speakers = TenantSpeakers(registered, unseal, allowed, patience, outages)
+    transcribers = OfKinds(TRANSCRIBERS, registered, unseal, allowed, patience, outages)
+    speakers = OfKinds(SPEAKERS, registered, unseal, allowed, patience, outages)
     for clients in (transcribers, speakers):
         wiring.open.push_async_callback(clients.close)
     heard = wiring.repository, wiring.calls, wiring.files

@@ -6,7 +6,8 @@ import pytest
 
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Extractive
-from adapters.models.registry import TenantModels, TenantSpeakers, TenantTranscribers
+from adapters.models.kinds import SPEAKERS, TRANSCRIBERS
+from adapters.models.registry import OfKinds, TenantModels
 from domain.models.provider import Provider
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider
@@ -96,8 +97,8 @@ async def test_models_of_audio_are_those_of_openai_s_addresses() -> None:
         }
     )
     for models in (
-        TenantTranscribers(registry, in_clear, LOOPBACK),
-        TenantSpeakers(registry, in_clear, LOOPBACK),
+        OfKinds(TRANSCRIBERS, registry, in_clear, LOOPBACK),
+        OfKinds(SPEAKERS, registry, in_clear, LOOPBACK),
     ):
         assert (await models.get("acme", "studio")).server == "127.0.0.1:9"
         for tenant, name, code in (
