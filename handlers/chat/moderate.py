@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -274,11 +274,7 @@ class Moderation:
         cause = self.place.cause
         course = self.moderate.choose(cause.metadata.tenant, model, request)
         chat = self.moderate.calls.chat(cause, course, request, record, step=step, kind="moderation")
-        async with aclosing(chat.texts()) as said:
-            async for _ in said:
-                if len(chat.said) > LONGEST_VERDICT:
-                    break
-        return read(chat.said)
+        return read(await chat.up_to(LONGEST_VERDICT))
 
     async def _post(
         self, filter: FilterSettings, side: Side, texts: Mapping[str, str], step: str

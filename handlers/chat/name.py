@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -99,14 +98,11 @@ class NameConversation:
             async with asyncio.timeout(self.patience_s):
                 course = self.choose(cause.metadata.tenant, model, request)
                 chat = self.calls.chat(cause, course, request, record, step=STEP)
-                async with aclosing(chat.texts()) as replies:
-                    async for _ in replies:
-                        if len(chat.said) > LONGEST_REPLY:
-                            return ""
+                said = await chat.up_to(LONGEST_REPLY)
         except (ModelError, TimeoutError) as error:
             log.info("not named", tenant=cause.metadata.tenant, message=cause.id, kind=type(error).__name__)
             return ""
-        return chat.said
+        return said if len(said) <= LONGEST_REPLY else ""
 
     async def _record(self, commit: Commit, event: Conversation.NamingRequested, name: str) -> None:
         at = datetime.now(UTC)

@@ -11,7 +11,6 @@ from typing import Any
 from domain.chat.speech import Speech
 from domain.log import Commit
 from handlers.files import Files
-from handlers.models.audio_calls import next_try, recorded
 from handlers.models.model_calls import ModelCalls, milliseconds, most_tokens
 from handlers.models.prompt import likely
 from handlers.ports.log import Live
@@ -56,7 +55,7 @@ class Speak:
         if not texts:
             await self._fail(attempt, "erased", "The user was erased before the text was spoken.")
             return
-        cause = await next_try(self.repository, self.calls, attempt.cause, *map(_step, range(len(texts))))
+        cause = await self.calls.next_attempt(attempt.cause, *map(_step, range(len(texts))))
         cause = replace(cause, app=attempt.aggregate.app)
         try:
             async with asyncio.timeout(self.limit_s):
@@ -93,8 +92,7 @@ class Speak:
     ) -> tuple[str, bytes, int]:
         """The call for a part of the text, its audio, and the number of frames that were sent so far."""
         known, audio = attempt.aggregate, bytearray()
-        async with recorded(
-            self.calls,
+        async with self.calls.recorded(
             cause,
             step,
             kind="speech",
@@ -102,7 +100,7 @@ class Speak:
             model=known.model,
             server=speaker.server,
             request={"text": text, "voice": known.voice, "format": FORMAT},
-            most_tokens=most_tokens(text),
+            most=most_tokens(text),
         ) as call:
             async with aclosing(speaker.speak(known.model, text, voice=known.voice, format=FORMAT)) as pieces:
                 async for piece in pieces:
@@ -113,6 +111,7 @@ class Speak:
                         frames += 1
             call.response = await self._stored(attempt, bytes(audio))
             call.usage = ChatUsage(likely(text), 0)
+        await self.calls.spend(cause, call.tokens)
         return call.id, bytes(audio), frames
 
     async def _stored(self, attempt: Attempt[Speech], audio: bytes) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -119,10 +119,8 @@ class Suggest:
             course = self.choose(cause.metadata.tenant, model, request)
             chat = self.calls.chat(cause, course, request, record, step=step)
             try:
-                async with aclosing(chat.texts()) as texts:
-                    async for _ in texts:
-                        if len(chat.said) > LONGEST_ANSWER:
-                            raise ModelError("invalid_answer", f"It said more than {LONGEST_ANSWER:,} characters.")
+                if len(await chat.up_to(LONGEST_ANSWER)) > LONGEST_ANSWER:
+                    raise ModelError("invalid_answer", f"It said more than {LONGEST_ANSWER:,} characters.")
             except ModelError as error:
                 if schema is None or error.code not in ("bad_request", "no_model", "unsupported"):
                     raise

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from domain.chat.transcription import Transcription
 from domain.log import Commit
 from handlers.files import Files
-from handlers.models.audio_calls import next_try, recorded
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import file_tokens, likely
 from handlers.ports.log import Live
@@ -43,7 +42,7 @@ class Transcribe:
 
     async def _transcribe(self, attempt: Attempt[Transcription]) -> None:
         """Complete or fail: errors of models and timeouts are outcomes."""
-        cause = await next_try(self.repository, self.calls, attempt.cause, STEP)
+        cause = await self.calls.next_attempt(attempt.cause, STEP)
         try:
             async with asyncio.timeout(self.limit_s):
                 await self._complete(attempt, replace(cause, app=attempt.aggregate.app))
@@ -75,8 +74,7 @@ class Transcribe:
         transcriber = await self.transcribers.get(attempt.tenant, known.provider)
         audio = await self.files.get(attempt.tenant, attempt.metadata.person, "file", known.digest)
         request = {"file": known.digest, "media_type": known.media_type, "size": known.size, "language": known.language}
-        async with recorded(
-            self.calls,
+        async with self.calls.recorded(
             cause,
             STEP,
             kind="transcription",
@@ -84,11 +82,12 @@ class Transcribe:
             model=known.model,
             server=transcriber.server,
             request=request,
-            most_tokens=file_tokens("audio", known.size),
+            most=file_tokens("audio", known.size),
         ) as call:
             found = await transcriber.transcribe(known.model, audio, known.media_type, language=known.language)
             call.response, call.estimated = found.text, found.usage is None
             call.usage = found.usage or ChatUsage(0, likely(found.text))
+        await self.calls.spend(cause, call.tokens)
         return call.id, found.text, found.language, found.duration_s
 
     async def _fail(self, attempt: Attempt[Transcription], code: str, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from domain.chat.app import ModelSettings
@@ -148,7 +148,8 @@ class _Run:
         settings = ModelSettings(
             provider=self._provider.id, name=name, max_tokens=0, context_window=WINDOW, parameters={}
         )
-        cause = await self._taken_over()
+        cause = Cause(self._metadata, "provider", self._provider.id, 1)
+        cause = await self._check.calls.next_attempt(cause, *map(self._step, PROBES))
         shown = await stored(self._check.files, self._metadata.tenant, None, picture())
         abilities: dict[str, bool] = {}
         window = None
@@ -170,14 +171,6 @@ class _Run:
             name,
             lambda model, at: model.take_check(at, check=check, abilities=abilities, context_window=window),
         )
-
-    async def _taken_over(self) -> Cause:
-        """The cause of the calls. Where a worker was lost, calls that completed are not made again."""
-        cause = Cause(self._metadata, "provider", self._provider.id, 1)
-        steps = [self._step(probe) for probe in PROBES]
-        while await self._check.repository.get(ModelCall, self._metadata.tenant, cause.call(steps[0])):
-            cause = replace(cause, attempt=cause.attempt + 1)
-        return await self._check.calls.take_over(cause, *steps)
 
     def _step(self, probe: Probe) -> str:
         return f"check:{self._found['check']}:{probe.ability}"

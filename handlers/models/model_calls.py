@@ -6,8 +6,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -41,6 +41,7 @@ MESSAGE_TOKENS = 4
 
 ATTACHMENT_TOKENS = 1000
 """Tokens of a file in a message, for its cost: as of an image of a megapixel."""
+
 MOST_MESSAGE_TOKENS, MOST_IMAGE_TOKENS = 16, 16_000
 """Maximum of these tokens, for quotas, and of those of an image."""
 
@@ -235,13 +236,13 @@ class ModelCalls:
             await asyncio.gather(*(self._lose_series(cause, name, attempt) for name in series))
         return replace(cause, completed=completed, made=made)
 
-    async def next_attempt(self, cause: Cause, step: str) -> Cause:
-        """Return the cause in the first attempt that has made no call in this step, for work that does not count its
-        attempts, with the call that an earlier attempt completed. Raises: Unavailable."""
+    async def next_attempt(self, cause: Cause, *steps: str) -> Cause:
+        """Return the cause in the first attempt that has made no call in the first of these steps, with the calls that
+        earlier attempts completed: for work that does not count its attempts. Raises: Unavailable."""
         attempt = 1
-        while await self._repository.commits(ModelCall, cause.metadata.tenant, cause.call(step, attempt)):
+        while await self._repository.commits(ModelCall, cause.metadata.tenant, cause.call(steps[0], attempt)):
             attempt += 1
-        return await self.take_over(replace(cause, attempt=attempt), step)
+        return await self.take_over(replace(cause, attempt=attempt), *steps)
 
     async def _lose_series(self, cause: Cause, name: str, attempt: int) -> None:
         """End the calls of a series that an earlier attempt left open."""
@@ -334,101 +335,102 @@ class ModelCalls:
             if len(scores) == len(segments):
                 return scores
         _must_end(cause, "rerank")
-        request = {"query": query, "segments": list(segments)}
         most = len(texts) * most_tokens(query) + sum(map(most_tokens, texts))
-        reservation = await self.reserve(cause, provider, reranker.server, model, most, 0)
-        try:
-            id = await self.request(
-                cause,
-                "rerank",
-                kind="rerank",
-                provider=provider,
-                model=model,
-                request=request,
-                server=reranker.server,
-                reservation=reservation,
-            )
-        except TooLarge as error:
-            raise _not_made(error) from error
-        began = time.perf_counter()
-        try:
-            found = await reranker.rerank(model, query, texts)
-        except ModelError as error:
-            await self.fail(
-                cause,
-                id,
-                code=error.code,
-                reason=error.reason,
-                response="",
-                duration_ms=milliseconds(began),
-                reservation=reservation,
-            )
-            raise
-        except asyncio.CancelledError:
-            elapsed = milliseconds(began)
-            await shielded(self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation))
-            raise
-        guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
-        await self.complete(
+        async with self.recorded(
             cause,
-            id,
-            response=json.dumps(found.scores),
-            finish_reason=None,
-            usage=_usage(found.usage or guessed, estimated=found.usage is None),
-            first_token_ms=None,
-            duration_ms=milliseconds(began),
-            response_id=found.response_id,
-            response_model=found.model,
-            reservation=reservation,
-        )
+            "rerank",
+            kind="rerank",
+            provider=provider,
+            model=model,
+            server=reranker.server,
+            request={"query": query, "segments": list(segments)},
+            most=most,
+        ) as call:
+            found = await reranker.rerank(model, query, texts)
+            guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
+            call.response, call.estimated = json.dumps(found.scores), found.usage is None
+            call.usage = found.usage or guessed
+            call.response_id, call.response_model = found.response_id, found.model
         return found.scores
 
     async def check(self, cause: Cause, step: str, provider: str, server: Filter, check: Check) -> Finding:
         """Have a server check texts. Raises: ModelError, when the record says so too; Unavailable."""
-        request = {"where": check.where, "texts": dict(check.texts)}
-        reservation = await self.reserve(cause, provider, server.server, provider, 0, 0)
+        async with self.recorded(
+            cause,
+            step,
+            kind="moderation",
+            provider=provider,
+            model=provider,
+            server=server.server,
+            request={"where": check.where, "texts": dict(check.texts)},
+        ) as call:
+            found = await server.check(check)
+            call.response = json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})})
+            call.estimated = False
+        return found
+
+    @asynccontextmanager
+    async def recorded(
+        self,
+        cause: Cause,
+        step: str,
+        *,
+        kind: str,
+        provider: str,
+        model: str,
+        server: str,
+        request: dict[str, Any],
+        most: int = 0,
+    ) -> AsyncIterator[Recorded]:
+        """Record a call of at most these tokens before it is sent, within the context, and its end after it.
+
+        Raises: ModelError, when the record says so too, but for a request that is too large for one; Unavailable, when
+        there is none.
+        """
+        reservation = await self.reserve(cause, provider, server, model, most, 0)
         try:
             id = await self.request(
                 cause,
                 step,
-                kind="moderation",
+                kind=kind,
                 provider=provider,
-                model=provider,
+                model=model,
                 request=request,
-                server=server.server,
+                server=server,
                 reservation=reservation,
             )
         except TooLarge as error:
             raise _not_made(error) from error
-        began = time.perf_counter()
+        call = Recorded(id)
+        code, reason = "erased", "The person was erased before the answer was stored."
         try:
-            found = await server.check(check)
-        except ModelError as error:
+            yield call
+        except (ModelError, KeyError) as error:
+            if isinstance(error, ModelError):
+                code, reason = error.code, error.reason
+            elapsed = milliseconds(call.began)
             await self.fail(
-                cause,
-                id,
-                code=error.code,
-                reason=error.reason,
-                response="",
-                duration_ms=milliseconds(began),
-                reservation=reservation,
+                cause, id, code=code, reason=reason, response="", duration_ms=elapsed, reservation=reservation
             )
             raise
         except asyncio.CancelledError:
-            elapsed = milliseconds(began)
+            elapsed = milliseconds(call.began)
             await shielded(self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation))
             raise
-        await self.complete(
-            cause,
-            id,
-            response=json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})}),
-            finish_reason=None,
-            usage=_usage(ChatUsage(0, 0)),
-            first_token_ms=None,
-            duration_ms=milliseconds(began),
-            reservation=reservation,
+        await shielded(
+            self.complete(
+                cause,
+                id,
+                response=call.response,
+                finish_reason=None,
+                usage=_usage(call.usage, estimated=call.estimated),
+                first_token_ms=call.first_ms,
+                duration_ms=milliseconds(call.began),
+                response_id=call.response_id,
+                response_model=call.response_model,
+                reservation=reservation,
+            )
         )
-        return found
 
     def chat(
         self,
@@ -484,6 +486,27 @@ class ModelCalls:
             raise
         if reservation:
             reservation.settle(change.aggregate)
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A call that was sent: its id, and what came back, to be recorded when its context ends.
+
+    `estimated` is false where the server has counted the tokens.
+    """
+
+    id: str
+    began: float = field(default_factory=time.perf_counter)
+    response: str = ""
+    usage: ChatUsage = field(default_factory=lambda: ChatUsage(0, 0))
+    estimated: bool = True
+    first_ms: float | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt_tokens + self.usage.completion_tokens
 
 
 @dataclass(slots=True)
@@ -554,6 +577,14 @@ class Chat:
                 await self.course.failed(way, self.id, error, arrived=bool(self.said or self.reasoning))
             finally:
                 self.course.left(way)
+
+    async def up_to(self, longest: int) -> str:
+        """The answer, which is broken off once it has more than this number of characters. Raises: ModelError."""
+        async with aclosing(self.texts()) as texts:
+            async for _ in texts:
+                if len(self.said) > longest:
+                    break
+        return self.said
 
     def _begin(self, way: Way) -> None:
         """Begin a try, with nothing of the one before."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from domain.aggregate import Rejection
@@ -49,7 +49,7 @@ class ReplayCall:
 
     async def _replay(self, attempt: Attempt[Replay]) -> None:
         """Complete or fail: rejections, errors of models and timeouts are outcomes."""
-        cause = await self._take_over(attempt)
+        cause = await self.calls.next_attempt(attempt.cause, "chat")
         try:
             if "chat" in cause.completed:
                 call, _ = cause.completed["chat"]
@@ -63,13 +63,6 @@ class ReplayCall:
             await self._fail(attempt, cause, rejection.code, rejection.message)
         except TimeoutError:
             await self._fail(attempt, cause, "timeout", f"The answer took longer than {self.limit_s:g} s.")
-
-    async def _take_over(self, attempt: Attempt[Replay]) -> Cause:
-        """The cause with the number of this attempt, and the call that an earlier one completed."""
-        cause = replace(attempt.cause, attempt=1)
-        while await self.repository.get(ModelCall, attempt.tenant, cause.call("chat")):
-            cause = replace(cause, attempt=cause.attempt + 1)
-        return await self.calls.take_over(cause, "chat")
 
     async def _fail(self, attempt: Attempt[Replay], cause: Cause, code: str, reason: str) -> None:
         call = await self.calls.last(cause, "chat")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
@@ -101,11 +100,10 @@ class ExtractFilter:
         record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
         course = self._choose(cause.metadata.tenant, model, request)
         chat = self._calls.chat(cause, course, request, record, step="filter")
-        async with aclosing(chat.texts()) as texts:
-            async for _ in texts:
-                if len(chat.said) > LONGEST_ANSWER:
-                    raise ValueError(f"it said more than {LONGEST_ANSWER:,} characters")
-        return chat.said
+        said = await chat.up_to(LONGEST_ANSWER)
+        if len(said) > LONGEST_ANSWER:
+            raise ValueError(f"it said more than {LONGEST_ANSWER:,} characters")
+        return said
 
 
 def _instructions(fields: Mapping[str, Type]) -> str:

@@ -14,7 +14,6 @@ from domain.aggregate import Event, new_id
 from domain.log import EVENTS, Metadata
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
-from handlers.models.audio_calls import recorded
 from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record
@@ -250,11 +249,11 @@ async def test_a_rerank_counts_too(worker: Worker, desk: Desk) -> None:
 async def test_a_call_of_a_model_of_audio_counts_too(worker: Worker, desk: Desk) -> None:
     await limit(desk, "tokens", 100)
     asked: dict[str, Any] = {"kind": "speech", "provider": "lab", "model": "alba", "server": "lab:1", "request": {}}
-    async with recorded(worker.calls, worker.cause(), "speak:0", most_tokens=60, **asked) as call:
+    async with worker.calls.recorded(worker.cause(), "speak:0", most=60, **asked) as call:
         call.usage, call.estimated = ChatUsage(42, 0), False
     assert (await settled(desk)).used == 42
     with pytest.raises(ModelError) as caught:
-        async with recorded(worker.calls, worker.cause(), "speak:0", most_tokens=60, **asked):
+        async with worker.calls.recorded(worker.cause(), "speak:0", most=60, **asked):
             raise AssertionError
     assert caught.value.code == "quota_exceeded"
 
