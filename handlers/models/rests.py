@@ -21,6 +21,9 @@ OF_MODEL: Mapping[str, float] = {"rate_limited": 60.0, "overloaded": 10.0}
 OF_CREDENTIAL: Mapping[str, float] = {"unauthorized": 60.0, "payment_required": 60.0}
 """Length of a first rest, in seconds, by error code: of one model with a credential, or of the credential."""
 
+PREFIX = "rest"
+"""Beginning of the names of rests among outages; those of addresses that do not answer are hexadecimal."""
+
 LONGEST_S, LONGEST_ASKED_S = 300.0, 3600.0
 """The longest rest, in seconds: each doubles the one before, unless the server asks for its length."""
 
@@ -75,4 +78,4 @@ def _names(key: Key) -> tuple[str, str]:
 
 
 def _name(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

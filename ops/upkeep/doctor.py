@@ -34,6 +34,7 @@ from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
+from handlers.models.rests import PREFIX
 from handlers.ports.log import Unavailable
 from ops import machine
 from ops.bus import connect
@@ -250,9 +251,10 @@ def _again(settings: Settings, process: str) -> str:
 async def _providers(client: Client) -> Finding:
     """Check for providers that do not answer."""
     try:
-        found = await outages(client.connection)
+        every = await outages(client.connection)
     except (NotFoundError, NatsTimeout, NoRespondersError):
         return Finding("providers", False, "the bucket `outages` is missing", f"{START}: it makes what is missing")
+    found = {of: outage for of, outage in every.items() if not of[1].startswith(PREFIX)}
     if not found:
         return Finding("providers", True, "none is cut off")
     said = "; ".join(f"tenant {tenant}: {outage.reason}" for (tenant, _), outage in list(found.items())[:SHOWN])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from adapters.jetstream.streams import COMMANDS, Waiting, set_up
 from adapters.postgres import tables
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import Place
+from handlers.models.rests import Rests
+from handlers.ports.models import ModelError
 from handlers.ports.outages import Outage
 from ops.install import FOR_A_GPU, FOR_CUDA
 from ops.servers.embedded import EmbeddedNats
@@ -54,6 +57,9 @@ async def test_a_provider_that_does_not_answer(tmp_path: Path) -> None:
         assert (finding.good, finding.found) == (False, f"1 cut off: tenant acme: {silent.reason}")
         await outages.change("acme", "one", lambda _: None)
         assert (await found(settings, "providers")).good
+        refused = ModelError("rate_limited", "http://127.0.0.1:8000 takes no more requests for now.")
+        await Rests(outages, time.time).begin("acme", ("one", "small", "default"), refused)
+        assert (await found(settings, "providers")).good, "it answers: a key that rests is no outage"
 
 
 async def test_the_embedded_model(small_model: EmbeddedModel, tmp_path: Path) -> None:
