@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import orjson
@@ -19,7 +18,7 @@ import orjson
 from adapters.egress.client import Egress, GuardedClient
 from adapters.models.faults import WITHHELD, fault_of
 from adapters.models.registry import Registered, Unseal
-from adapters.models.server import address
+from adapters.models.server import address, bearer, host_of, unsendable
 from adapters.models.withheld import withheld
 from adapters.tracing import requesting
 from domain.models.provider import choose
@@ -74,17 +73,12 @@ class FilterApi:
         self._url = url
         self._key = key
         self._address = address(url)
-
-    @property
-    def server(self) -> str:
-        parts = urlsplit(self._address)
-        return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+        self.server = host_of(self._address)
 
     async def check(self, check: Check) -> Finding:
-        if not (self._key.isascii() and self._key.isprintable()):
-            reason = "The provider's key has characters that cannot be sent; register it again."
-            raise ModelError("unauthorized", reason)
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        if fault := unsendable(self._key):
+            raise fault.error
+        headers = {"Content-Type": "application/json", **bearer(self._key)}
         answering = False
         try:
             with requesting("POST", "/", self._address):

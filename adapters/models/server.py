@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Time limits, in seconds, and the maximum number of tries.
+    """Time limits, in seconds, and the maximum number of tries of a client that tries again itself.
 
     `first_token` runs from the request to the first piece of the answer, `between_tokens` from one piece to the next,
     `total` over all tries and the pauses between them.
@@ -95,20 +95,17 @@ class ModelServer:
     @property
     def name(self) -> str:
         """`host:port`."""
-        parts = urlsplit(self.address)
-        return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+        return host_of(self.address)
 
     async def close(self) -> None:
         await self._http.aclose()
 
     def refusal(self) -> Fault | None:
         """The reason why no request can be sent."""
-        if self.key.isascii() and self.key.isprintable():
-            return None
-        return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
+        return unsendable(self.key)
 
     def rest(self) -> Rest | None:
-        """As of the port."""
+        """The time until which it is cut off; None where it is called."""
         return self.circuit.rest()
 
     def rests_until(self) -> float:
@@ -252,6 +249,19 @@ class ModelServer:
         if pause > self.patience.longest_pause or asyncio.get_running_loop().time() + pause > deadline:
             raise fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.").error
         await asyncio.sleep(pause)
+
+
+def unsendable(key: str) -> Fault | None:
+    """The fault of a key that cannot be in a header."""
+    if key.isascii() and key.isprintable():
+        return None
+    return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
+
+
+def host_of(address: str) -> str:
+    """`host:port` of an address."""
+    parts = urlsplit(address)
+    return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
 
 
 def bearer(key: str) -> dict[str, str]:

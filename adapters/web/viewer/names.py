@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.routing import Route
 
 from adapters.postgres.tenants import TENANTS
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.render import as_json, render, wants_json
+from adapters.web.viewer.render import as_json, render, tenant, wants_json
 from adapters.web.viewer.visitor import visitor
 
 OFFERED = 20
@@ -91,6 +92,30 @@ async def apps_called(backend: Backend, of: str, text: str) -> Apps:
     if len(rows) > MATCHING and not same:
         return Apps([], text, f"is in the names of more than {MATCHING:,} apps: type more of it")
     return Apps(same or [row["id"] for row in rows] or [text], text)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A page of a list that goes on before a time and a row: what its form `said`, the apps that it means, and the
+    values of the query."""
+
+    said: dict[str, str]
+    apps: Apps | None
+    values: Row
+
+
+async def page_of(request: Request, *fields: str) -> Asked:
+    """The page that these fields of a form ask for, `app` among them."""
+    query = request.query_params
+    said = {name: query.get(name, "").replace("\0", "").strip() for name in fields}
+    before, _, row = query.get("before", "").replace("\0", "").partition("~")
+    try:
+        at = datetime.fromisoformat(before) if before else None
+    except ValueError:
+        at = None
+    of = tenant(request)
+    apps = await apps_called(request.app.state.backend, of, said["app"]) if said["app"] else None
+    return Asked(said, apps, {**said, "tenant": of, "apps": apps and apps.ids, "before": at, "row": row})
 
 
 async def show(request: Request) -> Response:

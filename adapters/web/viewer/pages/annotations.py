@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.names import apps_called
-from adapters.web.viewer.render import as_json, render, tenant, wants_json
+from adapters.web.viewer.names import page_of
+from adapters.web.viewer.render import as_json, render, wants_json
 
 PAGE = 50
 """Number of annotations per page."""
@@ -50,15 +49,8 @@ WHERE s.tenant_id = %(tenant)s AND (%(apps)s::text[] IS NULL OR s.id = ANY(%(app
 
 async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
-    query = {name: request.query_params.get(name, "").replace("\0", "").strip() for name in ("app", "q", "id")}
-    before, _, row = request.query_params.get("before", "").replace("\0", "").partition("~")
-    try:
-        at = datetime.fromisoformat(before) if before else None
-    except ValueError:
-        at = None
-    of = tenant(request)
-    named = await apps_called(backend, of, query["app"]) if query["app"] else None
-    values = {**query, "tenant": of, "apps": named and named.ids, "before": at, "row": row}
+    asked = await page_of(request, "app", "q", "id")
+    of, values = asked.values["tenant"], asked.values
     found, settings = await asyncio.gather(
         backend.rows(_LIST.format(limit=PAGE + 1), values), backend.rows(_SETTINGS, values)
     )
@@ -69,7 +61,14 @@ async def show(request: Request) -> Response:
     older = f"{rows[-1]['created_at'].isoformat()}~{rows[-1]['id']}" if more else None
     if wants_json(request):
         return as_json({"annotations": rows, "settings": settings, "older": older})
-    given = {"rows": rows, "settings": settings, "older": older, "said": query, "first": at is None, "app": named}
+    given = {
+        "rows": rows,
+        "settings": settings,
+        "older": older,
+        "said": asked.said,
+        "first": values["before"] is None,
+        "app": asked.apps,
+    }
     return render(request, "annotations.html", given)
 
 

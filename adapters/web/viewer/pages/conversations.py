@@ -17,7 +17,7 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
-from adapters.web.viewer.names import apps_called
+from adapters.web.viewer.names import page_of
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.sources import shown
@@ -177,21 +177,14 @@ def as_of(commits: Sequence[Commit], app: Row, sequence: int) -> tuple[Row | Non
 
 async def show_all(request: Request) -> Response:
     backend: Backend = request.app.state.backend
-    query = {name: request.query_params.get(name, "").replace("\0", "").strip() for name in ("app", "user", "q")}
-    before, _, row = request.query_params.get("before", "").replace("\0", "").partition("~")
-    try:
-        at = datetime.fromisoformat(before) if before else None
-    except ValueError:
-        at = None
-    of = tenant(request)
-    named = await apps_called(backend, of, query["app"]) if query["app"] else None
-    values = {**query, "tenant": of, "apps": named and named.ids, "before": at, "row": row}
+    asked = await page_of(request, "app", "user", "q")
+    values = asked.values
     found = await backend.rows(_LIST.format(limit=PAGE + 1), values)
     rows, more = found[:PAGE], len(found) > PAGE
     older = f"{rows[-1]['updated_at'].isoformat()}~{rows[-1]['id']}" if more else None
     if wants_json(request):
         return as_json({"conversations": rows, "older": older})
-    given = {"rows": rows, "older": older, "said": query, "first": at is None, "app": named}
+    given = {"rows": rows, "older": older, "said": asked.said, "first": values["before"] is None, "app": asked.apps}
     return render(request, "conversations.html", given)
 
 
