@@ -31,6 +31,8 @@ from domain.models.quota import Quota
 from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 
@@ -66,6 +68,8 @@ NOUNS: dict[str, type[Aggregate]] = {
         SqlLogin,
         Tags,
         Tenant,
+        ToolCall,
+        Toolset,
         Transcription,
     )
 }

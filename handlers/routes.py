@@ -34,6 +34,8 @@ from domain.models.provider import Provider
 from domain.models.quota import Quota
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 from handlers.commands import (
@@ -52,6 +54,7 @@ from handlers.commands import (
     retrieval,
     tags,
     tenants,
+    tools,
     work,
 )
 from handlers.commands.fields import Command, references
@@ -334,6 +337,15 @@ ROUTES: dict[str, Route] = {
     "replay.request": creates(
         Replay, models.RequestReplay, "replay", models.replay, person="call", counts=("replays", "tokens")
     ),
+    "toolset.register": makes_or_changes(
+        Toolset, tools.RegisterToolset, "tool.manage", tools.register, target="name", private=True
+    ),
+    "toolset.refresh": changes_prepared(Toolset, tools.RefreshToolset, "tool.manage", tools.refresh, private=True),
+    "toolset.remove": changes(
+        Toolset, tools.RemoveToolset, "tool.manage", lambda toolset, at, _: toolset.remove(at), private=True
+    ),
+    "tool_call.release": changes(ToolCall, tools.ReleaseCall, "tool.release", tools.release, private=True),
+    "tool_call.refuse": changes(ToolCall, tools.RefuseCall, "tool.release", tools.refuse, private=True),
     "route.configure": makes_or_changes(
         ModelRoute, models.ConfigureRoute, "provider.manage", models.configure_route, target="name"
     ),

@@ -62,6 +62,8 @@ from projections.tenant_default_models import tenant_default_models
 from projections.tenant_invitations import tenant_invitations
 from projections.tenants import tenants
 from projections.texts import texts, turns
+from projections.tool_calls import tool_calls
+from projections.toolsets import toolsets
 from projections.traces.spans import spans
 from projections.traces.subjects import subjects
 from projections.traces.traces import traces
@@ -93,8 +95,9 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         provider_credentials,
         tenant_default_models,
         routes,
+        toolsets,
     ),
-    "traces": (texts, provider_models, model_calls, turns, retrievals, replays, subjects, traces, spans),
+    "traces": (texts, provider_models, model_calls, tool_calls, turns, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, quotas, quota_windows, limits, sql_logins, dead_letters, tags, tag_bindings),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
@@ -112,6 +115,7 @@ IGNORED: frozenset[type] = frozenset(
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
         *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Quota.Begun, Tags.Begun),
         *(Door.TraceOpened, Conversation.NamingRequested),
+        *(Conversation.StrategyChanged, Conversation.ToolDecided),
     }
 )
 """Events that are in no table, on purpose."""

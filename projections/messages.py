@@ -31,7 +31,7 @@ messages = ReadModel(
     required("end_user", Text, "Name of who asked; empty when the person was erased."),
     required("query", Text, "Question; empty when the person was erased, as are inputs and answer."),
     required("inputs", JSONB, "Values of the app's variables."),
-    required("status", Text, "asked, answering, answered, failed or stopped."),
+    required("status", Text, "asked, answering, held (calls of tools wait for a person), answered, failed or stopped."),
     required("attempt", Integer, "Number of times that a worker began to answer; 0 before the first."),
     required("answer", Text, "Answer; empty before, and as far as it came when it failed or was stopped."),
     optional("error_code", Text, "Error code; null unless the answer failed."),
@@ -99,6 +99,16 @@ def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Ro
 @messages.changes(Conversation.Answering, pick=message_of)
 def answering(row: Row, event: Conversation.Answering, message: Recorded) -> Row:
     return {"status": "answering", "attempt": event.attempt}
+
+
+@messages.changes(Conversation.Held, pick=message_of)
+def held(row: Row, event: Conversation.Held, message: Recorded) -> Row:
+    return {"status": "held"}
+
+
+@messages.changes(Conversation.Resumed, pick=message_of)
+def resumed(row: Row, event: Conversation.Resumed, message: Recorded) -> Row:
+    return {"status": "asked"}
 
 
 @messages.changes(Conversation.Answered, pick=message_of)

@@ -22,13 +22,13 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.log import Metadata
+from handlers.cause import Cause
 from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 from tests.handlers.fakes import Only
 
 AT_ONCE = 2

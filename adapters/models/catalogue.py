@@ -31,5 +31,6 @@ class LogCatalogue:
             return Known(price=0.0)
         facts = await self.facts(tenant, provider, model)
         prices = facts["prices"]
-        price = prices["input"] + prices["output"] if prices else None
-        return Known(facts["context_window"], price, facts["abilities"], Rate(facts["rpm"], facts["tpm"]))
+        parts = (prices["input"], prices["output"]) if prices else None
+        rate = Rate(facts["rpm"], facts["tpm"])
+        return Known(facts["context_window"], sum(parts) if parts else None, facts["abilities"], rate, parts)

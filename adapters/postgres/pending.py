@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from adapters.postgres.tables import connect
 from handlers.ports.log import PendingWork
+from handlers.work.recover import EXPIRED
 from handlers.work.work import PENDING, WAITING, WORKS, Pending, callers
 
 RECOVER_LOCK = 0x6865616472616365 + 100
@@ -18,7 +19,8 @@ LIMIT = 1000
 async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[PendingWork]:
     """Return the open work that has not changed for `deadline_s` seconds, the oldest first.
 
-    That is the pending work of the table of works, and model calls whose cause has ended or is gone.
+    That is the pending work of the table of works, calls of models and tools whose cause has ended or is gone, and
+    calls of tools that have waited for a person as long as they may.
     """
     async with connect(url) as connection:
         cursor = await connection.execute(_overdue(), {"deadline": deadline_s, "limit": limit})
@@ -47,7 +49,7 @@ def _count(quantity: str, work: str) -> str:
 
 def _overdue() -> str:
     parts = [_work(name, pending) for name, pending in PENDING.items()]
-    parts.append(_calls())
+    parts += [_calls("model_call"), _calls("tool_call"), _EXPIRED]
     return " UNION ALL ".join(parts) + " ORDER BY 7 LIMIT %(limit)s"
 
 
@@ -63,7 +65,7 @@ def _work(name: str, pending: Pending) -> str:
     )
 
 
-def _calls() -> str:
+def _calls(noun: str) -> str:
     causes = sorted({work.calls for work in WORKS.values() if work.calls})
     consumers = " ".join(f"WHEN '{cause}' THEN {_array(callers(cause))}" for cause in causes)
     owned = "".join(
@@ -72,10 +74,16 @@ def _calls() -> str:
         for pending in PENDING.values()
     )
     return (
-        f"SELECT 'model_call', tenant_id, id, id, status, 0, updated_at, log_position,"
-        f" CASE cause_noun {consumers} END, correlation_id, person_id FROM headrace.model_calls call"
+        f"SELECT '{noun}', tenant_id, id, id, status, 0, updated_at, log_position,"
+        f" CASE cause_noun {consumers} END, correlation_id, person_id FROM headrace.{noun}s call"
         f" WHERE status = 'requested' AND {_QUIET} AND cause_noun = ANY({_array(causes)}){owned}"
     )
+
+
+_EXPIRED = (
+    f"SELECT '{EXPIRED}', tenant_id, id, id, status, attempt, updated_at, log_position, ARRAY['resume'],"
+    " correlation_id, person_id FROM headrace.tool_calls WHERE status = 'held' AND held_until < now()"
+)
 
 
 def _open(pending: Pending) -> str:

@@ -48,6 +48,9 @@ WITH message AS (
         UNION ALL
         SELECT query FROM headrace.turns WHERE value ->> 'quotes' ^@ 'question/'
             AND turns.tenant_id = tenant AND turns.id = substr(value ->> 'quotes', 10)
+        UNION ALL
+        SELECT nullif(result, '') FROM headrace.tool_calls WHERE value ->> 'quotes' ^@ 'tool_call/'
+            AND tool_calls.tenant_id = tenant AND tool_calls.id = substr(value ->> 'quotes', 11)
     ) quoted ON true
 ), placed AS (
     SELECT *, dense_rank() OVER (ORDER BY place, turn) - 1 AS message,

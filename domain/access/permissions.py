@@ -16,6 +16,8 @@ Permission = Literal[
     "limits.manage",
     "limits.impose",
     "provider.manage",
+    "tool.manage",
+    "tool.release",
     "end_user.erase",
     "bus.manage",
     "sql.manage",
@@ -42,6 +44,8 @@ PERMISSIONS: Mapping[Permission, str] = {
     "limits.manage": "Set and remove the tenant's own limits and quotas",
     "limits.impose": "Impose and lift limits and quotas of a tenant, as its operator",
     "provider.manage": "Register, change and remove providers, with their keys, the catalogue of models, and routes",
+    "tool.manage": "Register, change and remove toolsets, with their secrets",
+    "tool.release": "Release and refuse calls of tools that wait for a person",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
     "sql.manage": "Create and revoke logins of the tenant for SQL",
@@ -71,7 +75,7 @@ _OF_DOORS: frozenset[Permission] = frozenset(
 
 _OWNER = EVERY - OPERATORS
 _EDITOR: frozenset[Permission] = frozenset(
-    {"app.manage", "dataset.manage", "dataset.edit", "dataset.query", "chat", "replay", "read"}
+    {"app.manage", "dataset.manage", "dataset.edit", "dataset.query", "chat", "replay", "tool.release", "read"}
 )
 
 ROLES: Mapping[str, frozenset[Permission]] = {

@@ -118,6 +118,37 @@ class TextToSpeech(TypedDict):
     autoplay: Annotated[bool, "True if clients play speech while it arrives."]
 
 
+class ToolChoice(TypedDict):
+    """Tools that an agent may call."""
+
+    toolset: Annotated[str, "Toolset: `builtin`, or the name of a registered one."]
+    tools: Annotated[list[str] | None, "Tools of it, by name; null for all."]
+    approve: Annotated[str | None, "Calls that wait for a person, as in `agent.approve`; null for those."]
+    digest: Annotated[str | None, "List of tools as it was when the app was configured; null for the built-in ones."]
+
+
+class AgentSettings(TypedDict):
+    """The way an agent works. Its knowledge bases are a tool, too."""
+
+    strategy: Annotated[
+        str,
+        "`tools`: the model's own calls of tools; `schema`: an answer by a JSON Schema; `react`: one action a round in "
+        "words; `auto`: the first of them that the model is known to be able to.",
+    ]
+    tools: Annotated[list[ToolChoice], "Tools."]
+    approve: Annotated[
+        str, "Calls that wait for a person: `always` all, `destructive` those that may change something, or `never`."
+    ]
+    rounds: Annotated[int, "Maximum number of rounds; the last one is without tools."]
+    seconds: Annotated[float, "Time limit of an attempt at an answer, in seconds."]
+    tokens: Annotated[int | None, "Tokens of all rounds after which the model must answer; null for no limit."]
+    cost: Annotated[float | None, "US dollars of all rounds after which the model must answer; null for no limit."]
+    unknown: Annotated[
+        str, "When it is unknown whether a call did something: `tell` the model, or `fail` the message (`tool_lost`)."
+    ]
+    hold_s: Annotated[float, "Time after which a call that waits for a person is refused, in seconds."]
+
+
 class Features(TypedDict):
     """Functions of an app around its answers."""
 
@@ -133,6 +164,7 @@ class Features(TypedDict):
     files: Annotated[FileSettings | None, "Files of questions; null for none."]
     speech_to_text: Annotated[bool, "True if recordings can be transcribed."]
     text_to_speech: Annotated[TextToSpeech, "Speech of answers."]
+    agent: Annotated[AgentSettings | None, "Tools of an agent, and the way it works; null for other apps."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
@@ -148,6 +180,7 @@ def features(given: Mapping[str, Any]) -> Features:
         "files": None,
         "speech_to_text": False,
         "text_to_speech": TextToSpeech(enabled=False, voice="", language="", autoplay=False),
+        "agent": None,
     }
     return cast("Features", {**neutral, **given})
 
@@ -210,7 +243,9 @@ class App(Aggregate):
         class_version = 2
         name: Annotated[str, "Name, for people."]
         description: Annotated[str, "Description, for people."]
-        mode: Annotated[str, "`chat`, or `completion`: each message stands for itself, without history."] = "chat"
+        mode: Annotated[
+            str, "`chat`; `completion`: each message stands for itself, without history; or `agent-chat`: an agent."
+        ] = "chat"
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -325,6 +360,11 @@ class App(Aggregate):
     def configuration(self) -> Configuration | None:
         """The newest configuration, or None before the first."""
         return self.configurations.get(str(len(self.configurations)))
+
+    @property
+    def is_agent(self) -> bool:
+        """True if it calls tools."""
+        return self.mode == "agent-chat"
 
     @property
     def is_completion(self) -> bool:

@@ -3,13 +3,14 @@
 Messages form a tree: each continues after its parent, by default after the newest message. Siblings are other
 questions, or other answers to the same question.
 
-A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. A
-message that a fork copied from another conversation is `copied`: it is history and does not change.
+A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. An
+answer whose tool calls wait for a person is held, and asked again once they were decided. A message that a fork copied
+from another conversation is `copied`: it is history and does not change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
@@ -82,6 +83,10 @@ class Message(TypedDict):
     filtered_inputs: NotRequired[dict[str, str]]
     withheld: NotRequired[bool]
     suggestions: NotRequired[str]
+    held: NotRequired[list[str]]
+    decided: NotRequired[list[str]]
+    strategies: NotRequired[list[str]]
+    parts: NotRequired[list[dict[str, Any]]]
 
 
 def asked(query: str, inputs: Mapping[str, str]) -> str:
@@ -127,6 +132,7 @@ class Answer(TypedDict):
     model_call: str
     duration_ms: float
     finish_reason: NotRequired[str | None]
+    parts: NotRequired[list[dict[str, Any]] | None]
 
 
 class FilterVerdict(TypedDict):
@@ -159,6 +165,15 @@ class Match(TypedDict):
     annotation: str
     score: float
     embedding_model: str
+
+
+class StrategyChange(TypedDict):
+    """Another strategy of an agent."""
+
+    round: int
+    before: str
+    strategy: str
+    reason: str
 
 
 class Suggestions(TypedDict):
@@ -272,6 +287,7 @@ class Conversation(Aggregate):
                 old.pop("filtered_query", None)
                 old.pop("filtered_inputs", None)
                 old.pop("files", None)
+                old.pop("parts", None)
 
     class Answering(Event):
         """A worker began to answer."""
@@ -282,6 +298,52 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt})
+
+    class Held(Event):
+        """The answer waits until a person has released or refused calls of tools."""
+
+        TOPIC = "message.held.v1"
+        message: MessageId
+        calls: Annotated[list[str], "Tool calls that wait."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update({"status": "held", "held": self.calls})
+
+    class ToolDecided(Event):
+        """A person released or refused a call of a tool, or the time for that is over."""
+
+        TOPIC = "message.tool_decided.v1"
+        message: MessageId
+        call: Annotated[str, "Tool call."]
+
+        def apply(self, conversation: Conversation) -> None:
+            message = conversation.messages[self.message]
+            message["decided"] = [*message.get("decided", ()), self.call]
+
+    class Resumed(Event):
+        """The answer goes on: a call of a tool was decided, or a stop was requested."""
+
+        TOPIC = "message.resumed.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["status"] = "asked"
+
+    class StrategyChanged(Event):
+        """The model did not keep to the form of the agent's strategy; the rest of the turn takes another one."""
+
+        TOPIC = "message.strategy_changed.v1"
+        PERSONAL = frozenset({"reason"})
+        message: MessageId
+        round: Annotated[int, "First round with the other strategy, from 1."]
+        before: Annotated[str, "Strategy before: `tools` or `schema`."]
+        strategy: Annotated[str, "Strategy from now on: `schema` or `react`."]
+        reason: ErrorMessage
+
+        def apply(self, conversation: Conversation) -> None:
+            message = conversation.messages[self.message]
+            message["strategies"] = [*message.get("strategies", ()), self.strategy]
 
     class FileFetched(Event):
         """A file of the question was fetched from its address; answers use the stored bytes from now on."""
@@ -333,7 +395,11 @@ class Conversation(Aggregate):
         finish_reason: Annotated[
             str | None, "Reason for the end of the answer, as the server gives it, like `stop` or `length`."
         ] = None
-        parts: Annotated[list[dict[str, Any]] | None, "Parts of the answer that are no text; null for none."] = None
+        parts: Annotated[
+            list[dict[str, Any]] | None,
+            "Parts of the answer that are no text, each with a `type`: `tool_call` (id, name), and files that tools "
+            "made, as in `tool_call.completed`; null for none.",
+        ] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -344,7 +410,10 @@ class Conversation(Aggregate):
             state["parts"] = None
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
+            message = conversation.messages[self.message]
+            message.update({"status": "answered", "answer": self.answer})
+            if self.parts:
+                message["parts"] = self.parts
 
     class Moderated(Event):
         """The filters of the app checked the question or the answer."""
@@ -429,7 +498,9 @@ class Conversation(Aggregate):
         app: Annotated[str, "App."]
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update({"status": "asked", "answer": "", "stop_requested": False})
+            message = conversation.messages[self.message]
+            message.update({"status": "asked", "answer": "", "stop_requested": False})
+            message.pop("strategies", None)
 
     class StopRequested(Event):
         """A stop of the answer was requested."""
@@ -670,6 +741,10 @@ class Conversation(Aggregate):
         """Return whether no work is left for the message."""
         return self.deleted or self.messages[message]["status"] in (*FINAL, "failed")
 
+    def is_held(self, message: str) -> bool:
+        """Return whether the answer waits for a person."""
+        return self.messages[message]["status"] == "held"
+
     def history(self, message: str) -> dict[str, Message]:
         """The earlier messages that have an answer, by id, newest first, without questions that a filter withheld."""
         earlier: dict[str, Message] = {}
@@ -716,6 +791,27 @@ class Conversation(Aggregate):
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
+    def hold(self, at: datetime, *, message: str, calls: Sequence[str]) -> None:
+        """Wait for a person, unless one of the calls was decided meanwhile."""
+        decided = self.messages[message].get("decided", ())
+        if not self.ended(message) and not set(calls) & set(decided):
+            self.record(self.Held, at, message=message, calls=list(calls))
+
+    def decide(self, at: datetime, *, message: str, call: str) -> None:
+        """A held call was released or refused: go on with the answer that waits for it."""
+        if not self.ended(message) and call not in self.messages[message].get("decided", ()):
+            self.record(self.ToolDecided, at, message=message, call=call)
+            self.resume(at, message=message)
+
+    def resume(self, at: datetime, *, message: str) -> None:
+        """Go on with an answer that is held."""
+        if self.messages[message]["status"] == "held":
+            self.record(self.Resumed, at, message=message, app=self.app)
+
+    def change_strategy(self, at: datetime, *, message: str, **change: Unpack[StrategyChange]) -> None:
+        if not self.ended(message) and change["strategy"] not in self.messages[message].get("strategies", ()):
+            self.record(self.StrategyChanged, at, message=message, **change)
+
     def moderate(self, at: datetime, *, message: str, **moderation: Unpack[FilterVerdicts]) -> None:
         if moderation["verdicts"] and not self.ended(message):
             self.record(self.Moderated, at, message=message, **moderation)
@@ -752,6 +848,7 @@ class Conversation(Aggregate):
             raise Rejection("already_ended", f"Message {message} is already {known['status']}.", "message")
         if not known["stop_requested"]:
             self.record(self.StopRequested, at, message=message)
+            self.resume(at, message=message)
 
     def stopped(self, at: datetime, *, message: str, answer: str) -> None:
         if not self.ended(message):

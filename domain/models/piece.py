@@ -15,8 +15,8 @@ Piece = TypedDict(
         "quotes": NotRequired[
             Annotated[
                 str,
-                "Quoted text: `passage/<id>`; `question/<id of its message>`; or `instructions/<app>/<number>`, those "
-                "of a configuration.",
+                "Quoted text: `passage/<id>`; `question/<id of its message>`; `tool_call/<id>`, a result; or "
+                "`instructions/<app>/<number>`, those of a configuration.",
             ]
         ],
         "start": NotRequired[Annotated[int, "First character (code point) that is quoted, from 0; missing: 0."]],

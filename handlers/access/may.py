@@ -14,6 +14,7 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
+from domain.tools.tool_call import ToolCall
 
 _NONE: frozenset[Permission] = frozenset()
 
@@ -82,7 +83,7 @@ def _place(one: Aggregate) -> tuple[type[Aggregate], str] | None:
     match one:
         case App() | Dataset():
             return type(one), one.id
-        case Conversation():
+        case Conversation() | ToolCall():
             return App, one.app
         case Document():
             return Dataset, one.dataset

@@ -13,11 +13,11 @@ import numpy as np
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.log import Commit, Metadata, commit_id
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.annotations import Annotations
 from handlers.ports.documents import EmbeddingModels, Vectors
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 
 STEP = "annotation"
 """Step of the call that embeds a question to find its annotation."""

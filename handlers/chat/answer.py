@@ -8,15 +8,25 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, Configuration
-from domain.chat.conversation import Citation, Conversation, Message, Truncation, Usage, asked, question
+from domain.chat.conversation import (
+    Citation,
+    Conversation,
+    Message,
+    StrategyChange,
+    Truncation,
+    Usage,
+    asked,
+    question,
+)
 from domain.log import Commit
 from domain.models.model_call import TokenUsage
+from handlers.cause import Cause
 from handlers.chat import structured
 from handlers.chat.annotations import STEP as ANNOTATION
 from handlers.chat.annotations import Match, MatchAnnotation
@@ -24,19 +34,25 @@ from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
 from handlers.chat.files import MessageFiles
 from handlers.chat.moderate import STEP, Moderate, Moderation, Preset, applied
+from handlers.models.arguments import bare
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
-from handlers.models.prompt import Origin, Prompt, Record, build_prompt
+from handlers.models.prompt import Draft, Origin, Prompt, Record, build_prompt
 from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
 from handlers.ports.models import ChatRequest, Citer, ModelError, Schemas
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
+from handlers.tools.agent import Agent, Frame, Held
+from handlers.tools.agent import Turn as Task
+from handlers.tools.tool_calls import Made
 from handlers.work.attempt import Attempt, Ended, Verb
-from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 log = structlog.get_logger(__name__)
+
+Begins = Conversation.Asked | Conversation.Retried | Conversation.Resumed
+"""The events that have a message answered."""
 
 CALLS = (ANNOTATION, "embed", "filter", "rerank", "chat", structured.STEP)
 """The steps of an answer that call a model."""
@@ -55,25 +71,23 @@ class Answer:
     annotated: MatchAnnotation
     schemas: Schemas
     files: MessageFiles
+    agent: Agent | None = None
+    """Without one, apps of mode `agent-chat` fail."""
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
         """Answer the questions that the commit asks, or asks again. Raises: Unavailable."""
         for event in commit.events:
-            if isinstance(event, Conversation.Asked | Conversation.Retried):
+            if isinstance(event, Conversation.Asked | Conversation.Retried | Conversation.Resumed):
                 attempt = Attempt[Conversation](self.repository, WORKS["answer"], commit, event.message)
                 with suppress(Ended):
                     await self._answer(_Turn(attempt, event.app), event)
 
-    async def _answer(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
+    async def _answer(self, turn: _Turn, event: Begins) -> None:
         began = time.perf_counter()
         stop = self.stops.watch(turn.tenant, turn.id, turn.message, person=turn.person)
         try:
-            await asyncio.gather(
-                self._prepare(turn, event),
-                turn.attempt.begin(lambda conversation, at: conversation.answering(at, message=turn.message)),
-            )
-            turn.cause = replace(turn.attempt.cause, app=turn.app_id)
+            await asyncio.gather(self._prepare(turn, event), self._begin(turn))
             if turn.attempt.number > 1:
                 await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
                 turn.cause = await self._take_over(turn)
@@ -86,7 +100,11 @@ class Answer:
             if turn.preparation:
                 turn.preparation.cancel()
 
-    async def _prepare(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
+    async def _begin(self, turn: _Turn) -> None:
+        await turn.attempt.begin(lambda conversation, at: conversation.answering(at, message=turn.message))
+        turn.cause = replace(turn.attempt.cause, app=turn.app_id)
+
+    async def _prepare(self, turn: _Turn, event: Begins) -> None:
         """Load the app, and start to prepare the retrieval, while the attempt is recorded.
 
         Configurations never change: that of an app in memory will do for it. A question that filters check first is
@@ -97,10 +115,10 @@ class Answer:
         turn.app = await self.repository.get(App, turn.tenant, turn.app_id)
         self._prepare_retrieval(turn, event, turn.app)
 
-    def _prepare_retrieval(
-        self, turn: _Turn, event: Conversation.Asked | Conversation.Retried, app: App | None
-    ) -> None:
+    def _prepare_retrieval(self, turn: _Turn, event: Begins, app: App | None) -> None:
         if turn.preparation or not isinstance(event, Conversation.Asked) or not event.query or not app or app.deleted:
+            return
+        if app.is_agent:  # which searches by itself
             return
         configuration = app.configurations.get(str(event.configuration))
         if configuration and configuration["datasets"] and not applied(configuration, "input"):
@@ -108,21 +126,22 @@ class Answer:
 
     async def _attempt(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         """Answer, stop or fail: rejections, errors of models and timeouts are outcomes."""
+        limit_s = self.limit_s
         try:
-            async with asyncio.timeout(self.limit_s):
+            agent = turn.configuration()["features"]["agent"]
+            limit_s = agent["seconds"] if agent else self.limit_s
+            async with asyncio.timeout(limit_s):
                 await self._filter_question(turn)
                 if match := await self.annotated(turn.cause, turn.configured(), turn.asked):
                     await self._give(turn, match.answer, milliseconds(began), match)
                     return
-                retrieved = await self._retrieve_passages(turn)
-                try:
-                    chat, prompt = await self._call_model(turn, stop, retrieved)
-                finally:
-                    await shielded(retrieved.record())
-                if stop.is_set() and not turn.whole:
+                answer = await (self._by_agent(turn, stop) if agent else self._by_model(turn, stop))
+                if answer is None:
                     await self._stop(turn)
                 else:
-                    await self._record(turn, chat, prompt, retrieved, milliseconds(began))
+                    await self._record(turn, answer, milliseconds(began))
+        except Held as held:
+            await self._hold(turn, stop, held, began)
         except Preset as preset:
             await self._give(turn, preset.answer, milliseconds(began))
         except ModelError as error:
@@ -133,7 +152,20 @@ class Answer:
             advice = "Ask for a shorter answer, or set a smaller retrieval.top_k."
             await self._fail(turn, "too_large", f"The answer and its citations cannot be recorded. {error} {advice}")
         except TimeoutError:
-            await self._fail(turn, "timeout", f"The answer took longer than {self.limit_s:g} s.")
+            await self._fail(turn, "timeout", f"The answer took longer than {limit_s:g} s.")
+
+    async def _hold(self, turn: _Turn, stop: asyncio.Event, held: Held, began: float) -> None:
+        """Wait for a person; where one of the calls was decided meanwhile, go on in another attempt."""
+        await turn.attempt.step(
+            f"hold:{held.calls[0]}",
+            lambda conversation, at: conversation.hold(at, message=turn.message, calls=held.calls),
+        )
+        if turn.state["status"] == "held":
+            await self._send(turn, {"type": "held", "calls": list(held.calls)})
+        else:
+            await self._begin(turn)
+            turn.cause = await self._take_over(turn)
+            await self._attempt(turn, stop, began)
 
     async def _take_over(self, turn: _Turn) -> Cause:
         configuration = turn.app and turn.app.configurations.get(str(turn.state["configuration"]))
@@ -147,11 +179,65 @@ class Answer:
         turn.moderation = self.moderate.begin(turn.cause, turn.app_id, turn.configuration())
         turn.query, turn.inputs = await turn.moderation.question(turn.state["query"], turn.state["inputs"])
 
-    async def _retrieve_passages(self, turn: _Turn) -> Retrieved:
-        return await self.retrieve(turn.cause, turn.configuration(), turn.asked, turn.preparation)
+    async def _by_model(self, turn: _Turn, stop: asyncio.Event) -> _Answer | None:
+        """Retrieve, call the model and stream its answer; None when a stop request ended it early."""
+        retrieved = await self.retrieve(turn.cause, turn.configuration(), turn.asked, turn.preparation)
+        try:
+            chat, prompt = await self._call_model(turn, stop, retrieved)
+        finally:
+            await shielded(retrieved.record())
+        if stop.is_set() and not turn.whole:
+            return None
+        assert chat.usage is not None
+        passages, usage = prompt.passages_used, _usage(chat.usage)
+        return _Answer(chat, prompt.cut, passages, retrieved.names, usage, chat.finish_reason)
 
-    async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
-        """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
+    async def _by_agent(self, turn: _Turn, stop: asyncio.Event) -> _Answer | None:
+        """Have the agent of the app answer; None when a stop request ended it early. Raises: Held."""
+        if self.agent is None:
+            raise ModelError("unsupported", "This worker runs no agents.")
+        configuration = turn.configuration()
+        steps = await self.agent.recall(turn.tenant, configuration, turn.conversation.history(turn.message))
+        prompt = await self._prompt(turn, Retrieved([], {}), steps)
+        task = asyncio.ensure_future(self.agent(self._task(turn, prompt)))
+        await _unless(stop, task)
+        if task.cancelled():
+            return None
+        said = task.result()
+        turn.chat = said.chat
+        if not said.spoken:
+            turn.bare = None if turn.filter else said.answer
+            await self._show(turn, await turn.filter.take(said.answer) if turn.filter else said.answer)
+            if turn.filter:
+                await self._show(turn, await turn.filter.rest())
+        turn.whole = True
+        reason = said.reason or said.chat.finish_reason
+        return _Answer(
+            said.chat, prompt.cut, said.numbers.passages, said.numbers.names, said.usage, reason, _parts(said.made)
+        )
+
+    def _task(self, turn: _Turn, prompt: Prompt) -> Task:
+        async def speak(chat: Chat) -> None:
+            turn.chat = chat
+            await self._stream(turn, chat)
+
+        async def show(frame: Frame) -> None:
+            await self._send(turn, {"type": frame.type, **frame.fields, "attempt": turn.attempt.number})
+
+        async def change(change: StrategyChange) -> None:
+            await turn.attempt.step(
+                f"strategy:{change['strategy']}",
+                lambda conversation, at: conversation.change_strategy(at, message=turn.message, **change),
+            )
+
+        at = turn.attempt.commit.events[0].timestamp.isoformat()
+        user = turn.conversation.user
+        return Task(turn.cause, turn.id, turn.configuration(), prompt, at, user, speak, show, change)
+
+    async def _prompt(
+        self, turn: _Turn, retrieved: Retrieved, steps: Mapping[str, Sequence[Draft]] | None = None
+    ) -> Prompt:
+        """The prompt of a question, with its files: their passages join the retrieved ones."""
         configuration = turn.configuration()
         files = await self.files(turn.attempt, configuration)
         retrieved.join(files.passages, files.names)
@@ -170,9 +256,17 @@ class Answer:
             order=turn.conversation.messages,
             filtered=turn.query != turn.state["query"],
             files=files.attachments,
+            steps=steps,
         )
         if files.left_out:
             prompt.cut["files"] = files.left_out
+        return prompt
+
+    async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
+        """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
+        prompt = await self._prompt(turn, retrieved)
+        configuration = turn.configuration()
+        model = configuration["model"]
         request = ChatRequest(
             model=model["name"],
             messages=prompt.messages,
@@ -208,7 +302,7 @@ class Answer:
                 return turn.chat
             if fault := await self.schemas.fault(turn.tenant, request.schema, turn.said):
                 raise ModelError("invalid_answer", f"The answer does not keep to the response_schema: {fault}")
-        turn.bare = structured.bare(turn.said)
+        turn.bare = bare(turn.said)
         return turn.chat
 
     async def _stream(self, turn: _Turn, chat: Chat) -> None:
@@ -235,12 +329,10 @@ class Answer:
         if turn.filter:
             turn.filter.restart()
 
-    async def _record(self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float) -> None:
-        assert chat.usage is not None
+    async def _record(self, turn: _Turn, answer: _Answer, duration_ms: float) -> None:
         if not turn.said.strip():
-            raise empty(chat.finish_reason)
-        cited = await self._cite(turn, prompt.passages_used, retrieved.names)
-        usage = _usage(chat.usage)
+            raise empty(answer.finish_reason)
+        cited = await self._cite(turn, answer.passages, answer.names)
         await self._end(
             turn,
             "answer",
@@ -249,16 +341,17 @@ class Answer:
                 message=turn.message,
                 answer=turn.said,
                 citations=cited,
-                usage=usage,
-                cut=prompt.cut,
-                model_call=chat.id,
+                usage=answer.usage,
+                cut=answer.cut,
+                model_call=answer.chat.id,
                 duration_ms=duration_ms,
-                finish_reason=chat.finish_reason,
+                finish_reason=answer.finish_reason,
                 name=turn.configuration()["features"]["name_conversations"],
+                parts=answer.parts,
             ),
         )
-        frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}
-        await self._send(turn, {**frame, "finish_reason": chat.finish_reason})
+        frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": answer.usage}
+        await self._send(turn, {**frame, "finish_reason": answer.finish_reason})
 
     async def _give(self, turn: _Turn, answer: str, duration_ms: float, match: Match | None = None) -> None:
         """Record an answer that no model gave; what was shown of another one is withdrawn."""
@@ -305,6 +398,8 @@ class Answer:
         return citations(evidence, passages, names)
 
     async def _stop(self, turn: _Turn) -> None:
+        if self.agent and (held := turn.state.get("held")):
+            await self.agent.tools.cancel(turn.cause, held)
         await self._end(
             turn, "stop", lambda conversation, at: conversation.stopped(at, message=turn.message, answer=turn.said)
         )
@@ -336,6 +431,19 @@ class Answer:
 
     async def _send(self, turn: _Turn, frame: dict[str, Any]) -> None:
         await self.live.publish(turn.tenant, turn.id, turn.message, frame)
+
+
+class _Answer(NamedTuple):
+    """A complete answer: the call that gave it, what its prompt left out, the passages that it may cite with the names
+    of their documents, its tokens, and its parts that are no text."""
+
+    chat: Chat
+    cut: Truncation
+    passages: Sequence[Hit]
+    names: Mapping[str, str]
+    usage: Usage
+    finish_reason: str | None
+    parts: list[dict[str, Any]] | None = None
 
 
 @dataclass(slots=True)
@@ -414,6 +522,13 @@ class _Turn:
         return self.configured().configurations[str(self.state["configuration"])]
 
 
+def _parts(made: Sequence[Made]) -> list[dict[str, Any]] | None:
+    """The calls that an agent made, and the files that they gave."""
+    calls: list[dict[str, Any]] = [{"type": "tool_call", "id": each.id, "name": each.call.name} for each in made]
+    files = [part for each in made for part in each.call.parts if part["type"] in ("file", "image")]
+    return [*calls, *files] or None
+
+
 def _usage(counted: TokenUsage) -> Usage:
     return Usage(
         prompt_tokens=counted["prompt_tokens"],
@@ -422,7 +537,7 @@ def _usage(counted: TokenUsage) -> Usage:
     )
 
 
-async def _unless(stop: asyncio.Event, speaking: Coroutine[Any, Any, None]) -> None:
+async def _unless(stop: asyncio.Event, speaking: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> None:
     """Await `speaking`, or cancel it when the stop is set. Raises: what it raises."""
     task, stopping = asyncio.ensure_future(speaking), asyncio.ensure_future(stop.wait())
     try:

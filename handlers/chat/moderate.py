@@ -15,6 +15,7 @@ from typing import NamedTuple
 from domain.aggregate import Rejection
 from domain.chat.app import Configuration, FilterSettings, ModelSettings
 from domain.chat.conversation import FilterVerdict, FilterVerdicts
+from handlers.cause import Cause
 from handlers.chat.sentences import spans
 from handlers.chat.words import keywords
 from handlers.models.choose import Choose
@@ -22,7 +23,6 @@ from handlers.models.model_calls import ModelCalls, milliseconds
 from handlers.models.prompt import Record, literal
 from handlers.ports.filters import Check, Filters, Side
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
-from handlers.work.cause import Cause
 
 STEP = "moderation"
 """First part of the steps of calls for filters: `moderation:<filter>` of the input, and of the output

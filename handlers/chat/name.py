@@ -14,12 +14,12 @@ from domain.excerpt import excerpt
 from domain.log import Commit, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.provider import BUILTIN
+from handlers.cause import Cause
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 
 log = structlog.get_logger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from domain.chat.speech import Speech
 from domain.log import Commit
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.model_calls import ModelCalls, milliseconds, most_tokens
 from handlers.models.prompt import likely
@@ -17,7 +18,6 @@ from handlers.ports.log import Live
 from handlers.ports.models import ChatUsage, ModelError, Speaker, Speakers
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
-from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 PART = 4000

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from handlers.models.arguments import bare
 from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatMessage, ChatRequest
 
@@ -17,12 +18,6 @@ LONGEST = 256 * 1024
 
 LONGEST_FAULT = 500
 """Maximum length of the fault of an answer, in characters."""
-
-
-def bare(answer: str) -> str:
-    """The JSON text of an answer, without a fence around it."""
-    text = answer.strip()
-    return text[3:-3].removeprefix("json").strip() if text.startswith("```") and text.endswith("```") else text
 
 
 def fault(schema: dict[str, Any], answer: str) -> str | None:

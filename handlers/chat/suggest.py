@@ -14,13 +14,13 @@ from typing import Any
 from domain.chat.app import App, ModelSettings
 from domain.chat.conversation import Conversation, Suggestions, question
 from domain.log import Commit, commit_id
+from handlers.cause import Cause
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
 from handlers.models.prompt import MESSAGE_TOKENS, Record, estimate, literal
 from handlers.ports.log import Live
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 
 NOUN = "suggestion"
 """Noun that the calls name as their cause, with the id of the message."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from domain.chat.transcription import Transcription
 from domain.log import Commit
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import file_tokens, likely
@@ -15,7 +16,6 @@ from handlers.ports.log import Live
 from handlers.ports.models import ChatUsage, ModelError, Transcribers
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
-from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 STEP = "transcribe"

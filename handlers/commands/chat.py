@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from domain.aggregate import Rejection
-from domain.chat.app import AnswerSettings, App, ModelSettings
+from domain.chat.app import AgentSettings, AnswerSettings, App, ModelSettings, ToolChoice
 from domain.chat.conversation import Conversation
 from domain.chat.file import Kind, Method
 from domain.excerpt import excerpt
@@ -17,6 +17,9 @@ from domain.models.model import Model, model_id
 from domain.models.needs import warnings
 from domain.models.provider import BUILTIN
 from domain.models.route import ModelRoute
+from domain.tools.tool import BUILTIN as BUILTIN_TOOLSET
+from domain.tools.tool import Approve
+from domain.tools.toolset import Toolset
 from handlers.commands.fields import (
     AppId,
     Command,
@@ -183,6 +186,53 @@ class TextToSpeechFields(Part):
     autoplay: bool = Field(False, description="Clients play speech while it arrives")
 
 
+class ToolFields(Part):
+    """Tools that an agent may call."""
+
+    toolset: Annotated[Handle, Field(description="`builtin`, or the name of a registered toolset")]
+    tools: Annotated[list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=128)] | None = Field(
+        None, description="Tools of it, by name; null for all"
+    )
+    approve: Approve | None = Field(None, description="Calls that wait for a person; null: as the agent's `approve`")
+
+
+class AgentFields(Part):
+    """The way an agent works."""
+
+    strategy: Literal["auto", "tools", "schema", "react"] = Field(
+        "auto",
+        description="`tools`: the model's own calls of tools; `schema`: an answer by a JSON Schema; `react`: one "
+        "action a round in words; `auto`: the first of them that the model is known to be able to",
+    )
+    tools: Annotated[list[ToolFields], Field(max_length=32)] = Field(
+        [], description="Tools; the app's knowledge bases are one of them in any case"
+    )
+    approve: Approve = Field(
+        "destructive",
+        description="Calls that wait for `tool_call.release`: `always` all, `destructive` those that may change "
+        "something, or `never`",
+    )
+    rounds: Annotated[int, Field(ge=1, le=99)] = Field(
+        10, description="Maximum number of rounds; the last one is without tools"
+    )
+    seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        300.0, description="Time limit of an attempt at an answer, in seconds"
+    )
+    tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Tokens of all rounds after which the model must answer; null for no limit"
+    )
+    cost: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="US dollars of all rounds after which the model must answer; null for no limit"
+    )
+    unknown: Literal["tell", "fail"] = Field(
+        "tell",
+        description="When it is unknown whether a call did something: `tell` the model, or `fail` the message",
+    )
+    hold_s: Annotated[float, Field(ge=1, le=30 * 86400)] = Field(
+        86400.0, description="Time after which a call that waits for a person is refused, in seconds"
+    )
+
+
 class FeatureFields(Part):
     """Functions of an app around its answers."""
 
@@ -208,6 +258,9 @@ class FeatureFields(Part):
     files: FileSettingFields | None = Field(None, description="Files of questions; null for none")
     speech_to_text: bool = Field(False, description="Allow `audio.transcribe`")
     text_to_speech: TextToSpeechFields = Field(TextToSpeechFields(), description="Speech of answers")
+    agent: AgentFields | None = Field(
+        None, description="Of an app of mode `agent-chat`: its tools, and the way it works; null: the defaults"
+    )
 
     def settings(self) -> dict[str, Any]:
         """As they are recorded."""
@@ -225,8 +278,10 @@ class CreateApp(Command):
 
     name: Name
     description: Description = ""
-    mode: Literal["chat", "completion"] = Field(
-        "chat", description="`chat`, or `completion`: each message stands for itself, without history"
+    mode: Literal["chat", "completion", "agent-chat"] = Field(
+        "chat",
+        description="`chat`; `completion`: each message stands for itself, without history; `agent-chat`: an agent, "
+        "which calls tools",
     )
 
 
@@ -414,6 +469,9 @@ async def create(command: CreateApp, given: Preparation) -> Make[App]:
 
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     check_reranker(command.retrieval, given)
+    app = await given.get(App, command.app)
+    if app is None or app.deleted:
+        raise not_found(App, command.app, "app")
     settings = cast(
         "AnswerSettings",
         {
@@ -425,12 +483,41 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
     if default and not default.deleted:
         settings["model"] |= {"provider": default.provider, "name": default.model}
+    settings["features"]["agent"] = await _agent(app, command, settings, given)
     model = settings["model"]
     known = None
     if model["provider"] != BUILTIN:
         known = await given.get(Model, model_id(model["provider"], model["name"]))
     found = list(warnings(settings, known)) if known else []
     return lambda app, at: app.configure(at, found, **settings)
+
+
+async def _agent(app: App, command: ConfigureApp, settings: AnswerSettings, given: Preparation) -> AgentSettings | None:
+    """The settings of an agent, with the lists of tools as they are now; None for an app of another mode.
+
+    Raises: Rejection `wrong_mode`, `invalid`, `not_found`.
+    """
+    fields = command.features.agent
+    if not app.is_agent:
+        if fields:
+            sentence = f"App {app.id} is of mode {app.mode}; only one of mode agent-chat has an agent."
+            raise Rejection("wrong_mode", sentence, "features.agent")
+        return None
+    if settings["model"]["provider"] == BUILTIN:
+        raise Rejection("invalid", "An agent needs another model: provider 'builtin' calls no tools.", "model")
+    if command.features.response_schema:
+        raise Rejection("invalid", "An agent answers in words: leave the schema out.", "features.response_schema")
+    fields = fields or AgentFields()
+    choices: list[ToolChoice] = []
+    for number, choice in enumerate(fields.tools):
+        digest = None
+        if choice.toolset != BUILTIN_TOOLSET:
+            toolset = await given.get(Toolset, choice.toolset)
+            if toolset is None or toolset.deleted:
+                raise not_found(Toolset, choice.toolset, f"features.agent.tools.{number}.toolset")
+            digest = toolset.digest
+        choices.append(ToolChoice(toolset=choice.toolset, tools=choice.tools, approve=choice.approve, digest=digest))
+    return cast("AgentSettings", {**fields.model_dump(), "tools": choices})
 
 
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:

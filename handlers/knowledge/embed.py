@@ -13,11 +13,11 @@ import numpy as np
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import segment_id
 from domain.knowledge.segments import Segment, decode_segments
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, EmbeddingModels, Vectors
 from handlers.ports.index import Entry, Index
-from handlers.work.cause import Cause
 
 TokenIds = Sequence[int]
 

@@ -15,6 +15,7 @@ import structlog
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.log import EVENTS, Commit, Metadata, commit_id
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
@@ -24,7 +25,6 @@ from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Build, Entry, Index
 from handlers.ports.log import Log
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 from handlers.work.progress import Progress, no_progress
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from domain.log import Commit
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.knowledge.ingest import SLICE
@@ -23,7 +24,6 @@ from handlers.ports.index import Entry, Index
 from handlers.ports.people import Erased
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
-from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 

@@ -1,9 +1,15 @@
-"""Arguments of a call of a tool, as a model writes them."""
+"""JSON that a model writes: arguments of a call of a tool, and structured answers."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+
+def bare(answer: str) -> str:
+    """The JSON text of an answer, without a fence around it."""
+    text = answer.strip()
+    return text[3:-3].removeprefix("json").strip() if text.startswith("```") and text.endswith("```") else text
 
 
 def arguments_of(text: str) -> dict[str, Any]:

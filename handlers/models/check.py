@@ -13,6 +13,7 @@ from domain.models.default_model import DefaultModel
 from domain.models.model import Model, begun, model_id
 from domain.models.model_call import ModelCall
 from domain.models.provider import Found, Provider
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.attachments import stored
 from handlers.models.choose import Choose
@@ -21,7 +22,6 @@ from handlers.models.probes import PROBES, WINDOW, Ended, Probe, cut_at, picture
 from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatRequest, ListedModel, Listing, Listings, ModelError
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 
 MOST_LISTED = 200
 """Maximum number of listed models that are recorded in the catalogue."""

@@ -49,13 +49,14 @@ class Known(NamedTuple):
     """Facts about a model; None for what is not known.
 
     `context_window`: tokens. `price`: US dollars for a million tokens of the prompt and as many of the answer.
-    `abilities`: as measured. `rate`: of each credential.
+    `abilities`: as measured. `rate`: of each credential. `prices`: the two parts of the price.
     """
 
     context_window: int | None = None
     price: float | None = None
     abilities: Mapping[str, bool | None] = {}
     rate: Rate = Rate()
+    prices: tuple[float, float] | None = None
 
 
 class Catalogue(Protocol):

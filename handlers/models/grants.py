@@ -24,10 +24,10 @@ from domain.models.model import Model, model_id
 from domain.models.model_call import Grant, ModelCall, TokenUsage
 from domain.models.quota import NANO, OPERATOR, TENANT, Bound, Definition, Quota, bounds, of_side, shown
 from domain.models.quota_window import QuotaWindow
+from handlers.cause import Cause
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ModelError
 from handlers.repository import Change, Repository
-from handlers.work.cause import Cause
 
 log = structlog.get_logger(__name__)
 

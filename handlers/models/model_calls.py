@@ -19,6 +19,7 @@ from domain.log import Commit, Metadata, commit_id
 from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage, Try
 from domain.models.passage import passage_id
 from handlers.access.quota import Quota
+from handlers.cause import Cause
 from handlers.models.choose import Course, Way
 from handlers.models.grants import NOTHING, Grants, Reservation
 from handlers.models.passages import Passages
@@ -28,7 +29,6 @@ from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 
 PARTIAL = 64 * 1024
 """Bytes of UTF-8 that are kept of an answer that is too large to be recorded."""
@@ -535,6 +535,8 @@ class Chat:
     tool_calls: Sequence[ToolCall] = field(init=False, default=())
     state: dict[str, Any] | None = field(init=False, default=None)
     logprobs: list[dict[str, Any]] | None = field(init=False, default=None)
+    recalled: bool = field(init=False, default=False)
+    """An earlier attempt completed it."""
     _size: int = field(init=False, default=0)
     _requested: bool = field(init=False, default=False)
     _began: float = field(init=False, default_factory=time.perf_counter)
@@ -555,6 +557,7 @@ class Chat:
         """
         if self.step in self.cause.completed:
             self.id, made = self.cause.completed[self.step]
+            self.recalled = True
             self.sent()
             self.said = made.response
             yield made.response

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
 from domain.chat.conversation import FINAL, Message, Truncation, question
@@ -15,7 +15,7 @@ from domain.models.passage import passage_id
 from domain.models.piece import InPieces, Piece, Turns
 from handlers.models.attachments import file_piece
 from handlers.ports.index import Hit
-from handlers.ports.models import Attachment, ChatMessage
+from handlers.ports.models import Attachment, ChatMessage, ToolCall
 
 FROM_PASSAGES = (
     "Answer the question from the numbered passages below and from nothing else. After each statement put the number "
@@ -50,19 +50,29 @@ class Part(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A message in its parts, and its files."""
+    """A message in its parts, and its files; calls of tools and their results are as in `ChatMessage`."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     parts: Sequence[Part]
     files: Sequence[Attachment] = ()
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str = ""
+    state: dict[str, Any] | None = None
 
     @property
     def message(self) -> ChatMessage:
-        return ChatMessage(self.role, "".join(part.text for part in self.parts), tuple(self.files))
+        return ChatMessage(self.role, "".join(part.text for part in self.parts), tuple(self.files), *self[3:])
 
     @property
     def recorded(self) -> InPieces:
-        return InPieces(role=self.role, pieces=[*(part.piece for part in self.parts), *map(file_piece, self.files)])
+        recorded = InPieces(role=self.role, pieces=[*(part.piece for part in self.parts), *map(file_piece, self.files)])
+        if self.tool_calls:
+            recorded["tool_calls"] = [call._asdict() for call in self.tool_calls]
+        if self.tool_call_id:
+            recorded["tool_call_id"] = self.tool_call_id
+        if self.state:
+            recorded["state"] = self.state
+        return recorded
 
 
 class Record(NamedTuple):
@@ -153,21 +163,22 @@ def build_prompt(
     order: Iterable[str] = (),
     filtered: bool = False,
     files: Mapping[str, Sequence[Attachment]] | None = None,
+    steps: Mapping[str, Sequence[Draft]] | None = None,
 ) -> Prompt:
     """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
     The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
     the history (by message, newest first) as far as it fits. `names` are the names of documents by id, `order` are the
-    messages of the conversation in order, `files` the files of the question and the history by message: they are sent
-    with it. Without a query, the values of the inputs are the question. A query that was `filtered` is recorded as it
-    is, since it is not the one that was asked.
+    messages of the conversation in order, `files` the files of the question and the history by message, which are sent
+    with it, `steps` the messages between an earlier question and its answer. Without a query, the values of the inputs
+    are the question. A query that was `filtered` is recorded as it is, since it is not the one that was asked.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
     opening = _opening(instructions, inputs, origin.app, origin.configuration, default)
     hits = list({hit.id: hit for hit in passages}.values())
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
-    names, files = names or {}, files or {}
+    names, files, steps = names or {}, files or {}, steps or {}
     budget = context_window - max_tokens
     asked = [_question(query, origin, quoted=not filtered)] if query else _values(inputs)
     last = Draft("user", asked, files.get(origin.message, ()))
@@ -176,7 +187,7 @@ def build_prompt(
         texts = sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
         return texts + sum(file_tokens(file.kind, len(file.data)) for draft in drafts for file in draft.files)
 
-    spent = cost(_drafts(opening, [], [], last, files))
+    spent = cost(_drafts(opening, [], [], last, files, steps))
     if spent > budget:
         raise Rejection(
             "context_too_small",
@@ -193,17 +204,17 @@ def build_prompt(
             spent += more
     kept: list[tuple[str, Message]] = []
     for id, turn in turns:
-        if spent + (more := cost(_turn(id, turn, files))) > budget:
+        if spent + (more := cost(_turn(id, turn, files, steps))) > budget:
             break
         kept.append((id, turn))
         spent += more
     # A tokenizer may count a joined text higher than the sum of its parts.
-    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, last, files))) > budget:
+    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, last, files, steps))) > budget:
         (kept or used).pop()
     return Prompt(
         [draft.message for draft in drafts],
         Record(
-            [drafts[0].recorded, *_earlier(kept, origin.conversation, order, files), drafts[-1].recorded],
+            [drafts[0].recorded, *_earlier(kept, origin.conversation, order, files, steps), drafts[-1].recorded],
             {passage_id(hit.entry.content): hit.entry.content for hit, _ in used if _is_quoted(hit)},
         ),
         [hit for hit, _ in used],
@@ -226,15 +237,8 @@ _OPENING = ("instructions", "input")
 
 def literal(message: ChatMessage, origin: Mapping[str, object]) -> InPieces:
     """A message that is recorded as it is; its attachments are stored already."""
-    pieces = [_literal(message.content, **origin).piece] if message.content else []
-    recorded = InPieces(role=message.role, pieces=[*pieces, *map(file_piece, message.attachments)])
-    if message.tool_calls:
-        recorded["tool_calls"] = [call._asdict() for call in message.tool_calls]
-    if message.tool_call_id:
-        recorded["tool_call_id"] = message.tool_call_id
-    if message.state:
-        recorded["state"] = message.state
-    return recorded
+    parts = [_literal(message.content, **origin)] if message.content else []
+    return Draft(message.role, parts, *message[2:]).recorded
 
 
 def _literal(text: str, **origin: object) -> Part:
@@ -282,20 +286,25 @@ def _drafts(
     turns: Sequence[tuple[str, Message]],
     last: Draft,
     files: ByMessage,
+    steps: Mapping[str, Sequence[Draft]],
 ) -> list[Draft]:
     system = [*opening, *(part for parts in passages for part in parts)]
-    earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn, files)]
+    earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn, files, steps)]
     return [Draft("system", system), *earlier, last]
 
 
-def _turn(id: str, turn: Message, files: ByMessage) -> list[Draft]:
+def _turn(id: str, turn: Message, files: ByMessage, steps: Mapping[str, Sequence[Draft]]) -> list[Draft]:
     said = {"from": "history", "message_id": id}
     asked = Draft("user", [_literal(question(turn), **said)], files.get(id, ()))
-    return [asked, Draft("assistant", [_literal(turn["answer"], **said)])]
+    return [asked, *steps.get(id, ()), Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
 def _earlier(
-    turns: Sequence[tuple[str, Message]], conversation: str, order: Iterable[str], files: ByMessage
+    turns: Sequence[tuple[str, Message]],
+    conversation: str,
+    order: Iterable[str],
+    files: ByMessage,
+    steps: Mapping[str, Sequence[Draft]],
 ) -> list[InPieces | Turns]:
     """The turns as they are recorded: final ones without files by the first and the last of a run without messages of
     other branches, others in full."""
@@ -303,8 +312,8 @@ def _earlier(
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):
-        if turn["status"] not in FINAL or "filtered_query" in turn or files.get(id):
-            recorded += [draft.recorded for draft in _turn(id, turn, files)]
+        if turn["status"] not in FINAL or "filtered_query" in turn or files.get(id) or steps.get(id):
+            recorded += [draft.recorded for draft in _turn(id, turn, files, steps)]
             before = None
             continue
         if before is not None and follows.get(before) == id:

@@ -12,9 +12,11 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.models.passage import Passage
 from domain.models.piece import InPieces, Missing, Span, Turn, Turns, content, pieces, put_together, quoted, spans
+from domain.tools.tool_call import ToolCall
 from handlers.files import Files
 from handlers.models.attachments import loaded
-from handlers.ports.models import ChatMessage, Tool, ToolCall
+from handlers.ports.models import ChatMessage, Tool
+from handlers.ports.models import ToolCall as Asked
 from handlers.repository import Repository
 
 
@@ -40,7 +42,7 @@ async def as_sent(files: Files, tenant: str, person: str | None, message: InPiec
         cast("Any", message["role"]),
         content(message),
         tuple([await loaded(files, tenant, person, piece) for piece in message["pieces"] if "file" in piece]),
-        tuple(ToolCall(**call) for call in message.get("tool_calls", ())),
+        tuple(Asked(**call) for call in message.get("tool_calls", ())),
         message.get("tool_call_id", ""),
         message.get("state"),
     )
@@ -72,6 +74,9 @@ class _Texts:
             case "passage":
                 recorded = await self._repository.get(Passage, self._tenant, id)
                 text = recorded.text if recorded else None
+            case "tool_call":
+                call = await self._repository.get(ToolCall, self._tenant, id)
+                text = call.text or None if call else None
             case "instructions":
                 app_id, _, number = id.partition("/")
                 app = await self._repository.get(App, self._tenant, app_id)

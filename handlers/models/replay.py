@@ -17,6 +17,7 @@ from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, pieces
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
+from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
@@ -25,7 +26,6 @@ from handlers.models.recorded import as_sent, read, tools
 from handlers.ports.models import ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
-from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 

@@ -12,13 +12,13 @@ from pydantic import Field, ValidationError
 
 from domain.chat.app import MetadataFilter, ModelSettings
 from domain.models.provider import BUILTIN
+from handlers.cause import Cause
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
-from handlers.work.cause import Cause
 
 PATIENCE_S = 20.0
 """Time limit of the extraction, in seconds: the question can be answered without conditions."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit
+from handlers.cause import Cause
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Question, Retrieve
-from handlers.work.cause import Cause
 
 
 class QueryDatasets:

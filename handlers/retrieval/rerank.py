@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from domain.chat.app import RerankSettings
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ModelError, Rerankers
-from handlers.work.cause import Cause
 
 
 @dataclass(frozen=True, slots=True)

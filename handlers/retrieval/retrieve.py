@@ -18,6 +18,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls, milliseconds, shielded
 from handlers.ports.documents import Documents, Embedder, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
@@ -27,7 +28,6 @@ from handlers.retrieval.extract_filter import ExtractFilter, Type
 from handlers.retrieval.fusion import fused
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.select import Selection, choose, distinct, passage, rerank, select
-from handlers.work.cause import Cause
 
 SPARE = 2
 """Factor by which more hits are searched than given, since some may be dropped."""

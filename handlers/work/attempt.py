@@ -9,8 +9,8 @@ from typing import Generic, Self, TypeVar, cast
 
 from domain.aggregate import Aggregate, new_id
 from domain.log import Commit, Metadata, commit_id
+from handlers.cause import Cause
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 from handlers.work.work import Pending, Work
 
 A = TypeVar("A", bound=Aggregate)

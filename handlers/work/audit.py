@@ -19,6 +19,8 @@ from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, V
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import pieces, quoted, spans
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Toolset
 from handlers.files import Kind
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
@@ -55,7 +57,7 @@ class OpenWork(NamedTuple):
 
 
 class OpenCall(NamedTuple):
-    """A model call without an end, and what it is made for."""
+    """A call of a model or a tool without an end, and what it is made for."""
 
     sequence: int
     since: datetime
@@ -92,6 +94,12 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case ModelCall.Requested():
             return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
+        case ToolCall.Completed():
+            return [("file", part["digest"]) for part in event.parts if "digest" in part]
+        case Toolset.Refreshed():
+            return [("tools", event.digest)]
+        case Toolset.Registered() | Toolset.Changed():
+            return [("tools", event.settings["digest"])] if event.settings.get("digest") else []
         case App.IconSet():
             return _image(event.icon)
         case App.SiteSet():
@@ -199,7 +207,7 @@ class Audit:
                 self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {sequence}")
 
     def orphans(self) -> list[tuple[Subject, OpenCall]]:
-        """The open model calls whose cause has ended, so that no work will end them."""
+        """The open calls of models and tools whose cause has ended, so that no work will end them."""
         causes = {(name, item.tenant, item.item) for (name, _), items in self.open.items() for item in items.values()}
 
         def is_owned(call: OpenCall) -> bool:
@@ -250,6 +258,14 @@ class Audit:
             case Passage.Recorded(), _:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Completed() | ModelCall.Failed() | ModelCall.Cancelled(), _:
+                self.calls.pop(subject, None)
+            case ToolCall.Completed(), _:
+                self._texts.add(f"{subject.tenant}/tool_call/{subject.id}")
+        if isinstance(aggregate, ToolCall):
+            if aggregate.status == "requested":
+                cause = aggregate.cause_noun, subject.tenant, aggregate.cause_id
+                self.calls.setdefault(subject, OpenCall(sequence, commit.at, cause))
+            else:
                 self.calls.pop(subject, None)
         self.name_blobs(subject.tenant, (digest for _, digest in named_blobs(event)), sequence)
         for name, pending in PENDING.items():

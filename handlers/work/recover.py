@@ -11,6 +11,7 @@ import structlog
 from domain.aggregate import Aggregate
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
+from domain.tools.tool_call import ToolCall
 from handlers.ports.log import Frozen, Live, PendingWork, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import PENDING, WORKS
@@ -22,6 +23,14 @@ INTERVAL_S = 10.0
 
 DEADLINE_S = 60.0
 """Time without a change after which work without a worker counts as orphaned."""
+
+
+CALLS: Mapping[str, type[ModelCall | ToolCall]] = {"model_call": ModelCall, "tool_call": ToolCall}
+"""Calls whose cause may end without them."""
+
+
+EXPIRED = "expired_hold"
+"""The kind of overdue work for a call of a tool that has waited for a person as long as it may."""
 
 
 def orphaned(pending: Sequence[PendingWork], done: Mapping[str, int]) -> list[PendingWork]:
@@ -65,8 +74,11 @@ class Recover:
             "sweeper",
             person=work.person,
         )
-        if work.work not in PENDING:
-            await self.repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
+        if work.work == EXPIRED:
+            await self.repository.change(ToolCall, work.id, cause, lambda call: _expire(call, at))
+            return
+        if work.work in CALLS:
+            await self.repository.change(CALLS[work.work], work.id, cause, lambda call: _lose(call, at))
             return
         pending, failed = PENDING[work.work], False
         reason = f"No worker has taken a step since {work.since.isoformat(timespec='seconds')}."
@@ -97,8 +109,17 @@ def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:
     return state != (work.attempt, waited)
 
 
-def _lose(call: ModelCall | None, at: datetime) -> ModelCall:
+def _expire(call: ToolCall | None, at: datetime) -> ToolCall:
+    assert call is not None
+    call.expire(at)
+    return call
+
+
+def _lose(call: ModelCall | ToolCall | None, at: datetime) -> ModelCall | ToolCall:
     assert call is not None
     reason = "The worker died with the call in flight, and what it was made for has ended."
-    call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
+    if isinstance(call, ModelCall):
+        call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
+    elif call.status == "requested":
+        call.fail(at, code="lost", reason=reason, duration_ms=None)
     return call

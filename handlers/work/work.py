@@ -29,6 +29,8 @@ from domain.knowledge.document import Document
 from domain.log import Commit
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
 
 TRIES = 5
@@ -161,7 +163,7 @@ SYNC = Pending(
 
 ANSWER = Pending(
     Rows("messages", "status", ("asked", "answering"), aggregate="conversation_id", person="person_id"),
-    is_open=lambda conversation, message: not conversation.ended(message),
+    is_open=lambda conversation, message: not conversation.ended(message) and not conversation.is_held(message),
     attempts=lambda conversation, message: conversation.messages[message]["attempt"],
     waits=lambda conversation, message: conversation.messages[message]["status"] == "asked",
     fail=lambda conversation, message, at, code, reason: conversation.fail(
@@ -200,6 +202,17 @@ CHECK = Pending(
 )
 
 
+REFRESH = Pending(
+    Rows("toolsets", "refresh_status", ("requested",), attempt="0", correlation="refresh_trace_id"),
+    is_open=lambda toolset, _: toolset.refreshing,
+    attempts=lambda toolset, _: 1,
+    waits=lambda toolset, _: False,
+    fail=lambda toolset, _, at, code, reason: toolset.fail_refresh(at, code=code, reason=reason),
+    failed=lambda toolset, _: toolset.failed,
+    stalls=lambda toolset, _: toolset.stalls,
+    retry=lambda toolset, _, at: toolset.retry_refresh(at),
+)
+
 WORKS: dict[str, Work] = {
     "ingest": Work(
         Document,
@@ -217,7 +230,7 @@ WORKS: dict[str, Work] = {
     "reprocess": Work(Dataset, (Dataset.Reprocessed,), role="ingest"),
     "answer": Work(
         Conversation,
-        (Conversation.Asked, Conversation.Retried),
+        (Conversation.Asked, Conversation.Retried, Conversation.Resumed),
         role="answer",
         slots=1024,
         share=64,
@@ -226,6 +239,8 @@ WORKS: dict[str, Work] = {
         calls="message",
         watched=True,
     ),
+    "resume": Work(ToolCall, (ToolCall.Released, ToolCall.Refused), role="answer", slots=64, share=8),
+    "refresh": Work(Toolset, (Toolset.RefreshRequested,), role="answer", slots=16, share=4, tries=1, pending=REFRESH),
     "name": Work(
         Conversation, (Conversation.NamingRequested,), role="answer", slots=64, share=8, tries=1, calls="message"
     ),

@@ -20,11 +20,11 @@ from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.provider import Provider
+from handlers.cause import Cause
 from handlers.models.choose import Choose
 from handlers.models.grants import Grants
 from handlers.ports.models import ChatMessage, ChatRequest
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 from ops.egress import egress

@@ -1,4 +1,7 @@
-"""The role `answer`: answers messages, names conversations, queries datasets, replays calls, checks providers."""
+"""The role `answer`: answers messages, names conversations, queries datasets, replays calls, checks providers.
+
+It also runs agents, and lists the tools of toolsets.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,10 @@ from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
 from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
+from adapters.tools.builtin.page import FetchPage
+from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
+from adapters.tools.builtin.toolbox import BuiltinToolbox
+from adapters.tools.registry import KindsOfToolboxes, Make
 from domain.models.model import Model
 from domain.models.provider import Provider
 from domain.models.route import ModelRoute
@@ -42,6 +49,11 @@ from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
+from handlers.tools.agent import Agent
+from handlers.tools.offer import Offer
+from handlers.tools.refresh import Refresh
+from handlers.tools.resume import Resume
+from handlers.tools.tool_calls import ToolCalls
 from ops.egress import egress, file_egress
 from ops.values import prices
 from ops.wiring import Wiring
@@ -85,18 +97,33 @@ async def begin(wiring: Wiring) -> None:
         Rerank(wiring.calls, rerankers),
         ExtractFilter(wiring.calls, choose),
     )
+    extractor = await wiring.open.enter_async_context(FileExtractor(await wiring.sandbox()))
+    fetch = GuardedFetch(file_egress(wiring.settings))
     annotations = await wiring.open.enter_async_context(PostgresAnnotations(wiring.settings.postgres_url))
     filters = TenantFilters(registered, unseal, allowed)
     wiring.open.push_async_callback(filters.close)
     live = NatsLive(wiring.nc)
     files = MessageFiles(
         wiring.files,
-        GuardedFetch(file_egress(wiring.settings)),
-        await wiring.open.enter_async_context(FileExtractor(await wiring.sandbox())),
+        fetch,
+        extractor,
         embedding_models,
         sentences,
         Abilities(wiring.repository),
         wiring.settings.file_limits,
+    )
+    schemas = await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox()))
+    kinds: dict[str, Make] = {
+        "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
+    }
+    toolboxes = KindsOfToolboxes(BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve)), kinds)
+    agent = Agent(
+        wiring.repository,
+        wiring.calls,
+        choose,
+        Offer(wiring.repository, wiring.blobs, toolboxes),
+        ToolCalls(wiring.repository, schemas, wiring.files),
+        Abilities(wiring.repository),
     )
     answer = Answer(
         wiring.repository,
@@ -108,8 +135,9 @@ async def begin(wiring: Wiring) -> None:
         sentences,
         Moderate(wiring.calls, choose, filters),
         MatchAnnotation(wiring.repository, wiring.calls, embedding_models, annotations),
-        await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox())),
+        schemas,
         files,
+        agent,
     )
     transcribers = OfKinds(TRANSCRIBERS, registered, unseal, allowed, patience, outages)
     speakers = OfKinds(SPEAKERS, registered, unseal, allowed, patience, outages)
@@ -119,6 +147,8 @@ async def begin(wiring: Wiring) -> None:
     wiring.work("transcribe", Transcribe(*heard, transcribers, live))
     wiring.work("speak", Speak(*heard, speakers, live))
     wiring.work("answer", answer)
+    wiring.work("resume", Resume(wiring.repository))
+    wiring.work("refresh", Refresh(wiring.repository, wiring.blobs, toolboxes))
     wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
     wiring.work("suggest", Suggest(wiring.repository, wiring.calls, choose, live))
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))

@@ -29,9 +29,9 @@ from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Position
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import PendingWork
-from handlers.work.cause import Cause
 from handlers.work.recover import Recover, orphaned
 from handlers.work.work import STALLS, callers
 from tests.handlers.desk import Desk, files_of

@@ -27,6 +27,7 @@ from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Subject
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
@@ -35,7 +36,6 @@ from handlers.ports.documents import Embedding, Vectors
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
-from handlers.work.cause import Cause
 from tests.handlers.desk import files_of
 from tests.tiny_model import make_tiny_model
 

@@ -6,7 +6,7 @@ A golden file is how an event was once stored. It is never changed: an event of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,9 @@ from domain.models.quota import window as window_of
 from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import Group, Member, ModelRoute, RouteSettings
+from domain.tools.tool import Listed
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Secret, Toolset, ToolsetSettings
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
 
@@ -121,6 +124,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_people(),
         *_queries(),
         *_doors(),
+        *_tools(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -290,6 +294,7 @@ def _answers() -> Iterator[Aggregate]:
             files=FileSettings(types=["image", "document"], most=3, methods=["local_file"], detail="low"),
             speech_to_text=True,
             text_to_speech=TextToSpeech(enabled=True, voice="alba", language="de", autoplay=False),
+            agent=None,
         ),
     )
     app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
@@ -910,6 +915,89 @@ def _letters() -> Iterator[Aggregate]:
 def _quarantine() -> Aggregate:
     id = quarantine_id("EVENTS", 4712)
     return Quarantine.begin(Quarantine.Discarded, id, _at(36), stream="EVENTS", sequence=4712)
+
+
+def _tools() -> Iterator[Aggregate]:
+    settings = ToolsetSettings(
+        kind="openapi",
+        description="Levels of the canal",
+        settings={"url": "https://levels.example/openapi.json", "auth": {"type": "header", "name": "X-Key"}},
+        secret=Secret(sealed="bm9uY2Ugb2YgdGhlIHNlY3JldA==", hint="7f3a"),
+        timeout_s=10.0,
+    )
+    toolset = Toolset.begin(Toolset.Registered, "levels", _at(300), **settings)
+    toolset.request_refresh(_at(300), refresh=_id(120))
+    toolset.fail_refresh(_at(301), code="unreachable", reason="The server does not answer.")
+    toolset.change(_at(302), **{**settings, "timeout_s": 20.0})  # type: ignore[typeddict-item]
+    toolset.request_refresh(_at(302), refresh=_id(121))
+    level = Listed(name="level", description="Level of a reach, in metres.", destructive=False, idempotent=True)
+    warnings = ["Operation POST /alarm is left out: its body is a file."]
+    toolset.refreshed(_at(303), refresh=_id(121), digest=_SEGMENTS, tools=[level], warnings=warnings)
+    toolset.remove(_at(304))
+    yield toolset
+    ends: list[Callable[[ToolCall], None]] = [
+        lambda call: call.complete(
+            _at(312),
+            text="Reach 7: 4.12 m above the sill.",
+            parts=[{"type": "json", "value": {"reach": 7, "level": 4.12}}],
+            duration_ms=41.5,
+        ),
+        lambda call: call.fail(_at(312), code="lost", reason="The worker died during the call.", duration_ms=None),
+        lambda call: call.cancel(_at(312), duration_ms=12.25),
+    ]
+    for number, end in enumerate(ends):
+        call = _tool_call(number)
+        call.hold(_at(310), why="approval", seconds=3600.0)
+        call.release(_at(311))
+        call.begin_again(_at(311.5), attempt=2)
+        end(call)
+        yield call
+    refused = _tool_call(len(ends))
+    refused.hold(_at(310), why="changed", seconds=3600.0)
+    refused.refuse(_at(311), code="refused", reason="The gate stays shut until noon.")
+    yield refused
+    talk = Conversation.begin(
+        Conversation.Started, _id(125), _at(305), app=_id(3), user="skipper-7", name="Open the gate"
+    )
+    question = {"app": _id(3), "configuration": 1, "query": "Open the gate", "inputs": {}, "user": "skipper-7"}
+    talk.ask(_at(305), message=_id(125), **question)  # type: ignore[arg-type]
+    talk.answering(_at(306), message=_id(125))
+    talk.change_strategy(
+        _at(307),
+        message=_id(125),
+        round=2,
+        before="tools",
+        strategy="schema",
+        reason="The answer has the mark '<tool_call>' of a call that its server did not read.",
+    )
+    talk.hold(_at(310), message=_id(125), calls=[_id(126)])
+    talk.decide(_at(311), message=_id(125), call=_id(126))
+    yield talk
+
+
+def _tool_call(number: int) -> ToolCall:
+    return ToolCall.begin(
+        ToolCall.Requested,
+        _id(126 + number),
+        _at(309),
+        toolset="levels",
+        kind="openapi",
+        tool="level",
+        name="level",
+        digest=_SEGMENTS,
+        arguments='{"reach": 7}',
+        cause_noun="message",
+        cause_id=_id(125),
+        conversation=_id(125),
+        app=_id(3),
+        model_call=_id(124),
+        round=1,
+        position=number,
+        attempt=1,
+        destructive=True,
+        idempotent=False,
+        server="levels.example:443",
+    )
 
 
 if __name__ == "__main__":

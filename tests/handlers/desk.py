@@ -26,8 +26,10 @@ from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.nouns import NOUNS
+from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
+from handlers.cause import Cause
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.files import Files
@@ -38,7 +40,6 @@ from handlers.ports.counters import Counters, Waiting
 from handlers.ports.log import Blobs, EventStore, Live, Outcomes, Snapshots
 from handlers.repository import Repository
 from handlers.routes import ROUTES
-from handlers.work.cause import Cause
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.memory import (
     Memory,
@@ -197,6 +198,18 @@ class Desk:
         known = {"messages": messages, "max_tokens": 64, "parameters": {"temperature": 0.2}}
         request = known if request is None else request
         return await self.calls.request(cause, kind, kind=kind, provider=provider, model=model, request=request)
+
+    async def held(self, app: str, conversation: str, message: str) -> str:
+        """The id of a call of a tool that waits for a person."""
+        id, at = new_id(), datetime.now(UTC)
+        of: dict[str, Any] = {"app": app, "conversation": conversation, "cause_noun": "message", "cause_id": message}
+        names = dict.fromkeys(("toolset", "kind", "tool", "name", "digest", "server"), "mail")
+        numbers: dict[str, Any] = {"round": 1, "position": 0, "attempt": 1, "destructive": True, "idempotent": False}
+        call = ToolCall.begin(ToolCall.Requested, id, at, arguments="{}", model_call=new_id(), **of, **names, **numbers)
+        call.hold(at, why="approval", seconds=60.0)
+        cause = Metadata(new_id(), self.tenant, new_id())
+        await self.store.append(Subject(self.tenant, call.TOPIC, id), call.pending(), cause, 0)
+        return id
 
     async def answered(self, conversation: str, message: str) -> None:
         await self.change(

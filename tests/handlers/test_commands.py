@@ -142,7 +142,7 @@ for _ in range(MAX_DEPTH):
         (chat.CreateApp, {"name": "a\0b"}, "name"),
         (chat.CreateApp, {"name": "x", "description": "x" * 2001}, "description"),
         (chat.CreateApp, {"name": "x", "na\0me": "x"}, "na�me"),
-        (chat.CreateApp, {"name": "x", "mode": "agent-chat"}, "mode"),
+        (chat.CreateApp, {"name": "x", "mode": "agent"}, "mode"),
         (chat.DeleteApp, {"app": "x"}, "app"),
         (chat.DeleteApp, {"app": ID.upper()}, "app"),
         (chat.DeleteApp, {"app": ID.replace("-", "")}, "app"),

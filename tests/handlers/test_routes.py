@@ -46,8 +46,9 @@ def desk(memory: Memory, tenant: str) -> Desk:
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
-    `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call,
-    `note` an annotation, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
+    `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call, `note` an annotation,
+    `held` a tool call that waits, `ready` a completed document, `segment` the first of its three, `login` a SQL
+    login."""
 
     app: str
     dataset: str
@@ -66,6 +67,7 @@ class World:
     slogan: str
     label: str
     note: str
+    held: str
     company: str
     owner: str
     member: str
@@ -111,6 +113,8 @@ async def world(desk: Desk) -> World:
     await desk.done("quota.impose", name="most", unit="calls", period="month", limit=10**6)
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
+    await desk.done("toolset.register", **MAIL)
+    held = await desk.held(app, talk, asked)
     note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
@@ -126,7 +130,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan, label, note),
+        *(slogans, slogan, label, note, held),
         *(company, owner, member, other, key),
     )
 
@@ -147,6 +151,8 @@ def instructed_by(app: str) -> dict[str, Any]:
     piece = {"text": "Be brief.", "from": "instructions", "app": app, "configuration": 1}
     return {"messages": [{"role": "system", "pieces": [piece]}], "max_tokens": 64, "parameters": {"temperature": 0.2}}
 
+
+MAIL: dict[str, Any] = {"name": "mail", "kind": "mcp", "mcp": {"url": "https://mail.example/mcp"}, "secret": "s"}
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.create", {"name": "Other"}, "app", ["app.created.v2"]),
@@ -384,6 +390,22 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("route.configure", {"name": "fast", "groups": [{"members": [LAB]}], "wait_s": 9}, "route", ["route.changed.v1"]),
     ("route.remove", {"route": "fast"}, "route", ["route.removed.v1"]),
     (
+        "toolset.register",
+        {"name": "locks", "kind": "dataset", "dataset": {"dataset": "{dataset}"}},
+        "toolset",
+        ["toolset.registered.v1", "toolset.refresh_requested.v1"],
+    ),
+    (
+        "toolset.register",
+        {**MAIL, "timeout_s": 5.0},
+        "toolset",
+        ["toolset.changed.v1", "toolset.refresh_requested.v1"],
+    ),
+    ("toolset.refresh", {"toolset": "mail"}, "toolset", ["toolset.refresh_requested.v1"]),
+    ("toolset.remove", {"toolset": "mail"}, "toolset", ["toolset.removed.v1"]),
+    ("tool_call.release", {"tool_call": "{held}"}, "tool_call", ["tool_call.released.v1"]),
+    ("tool_call.refuse", {"tool_call": "{held}", "reason": "No."}, "tool_call", ["tool_call.refused.v1"]),
+    (
         "budget.set",
         {"name": "guide", "scope": "app", "subject": "{app}", "amount_usd": 9.5},
         "quota",
@@ -522,6 +544,8 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
         "quota.",
         "door.",
         "trace.",
+        "toolset.",
+        "tool_call.",
     )
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
@@ -602,9 +626,10 @@ async def test_a_command_is_accepted_once(
         "trace",
         "tenant",
         "api_key",
+        "tool_call",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
-    if noun in ("provider", "route", "bus_login"):
+    if noun in ("provider", "route", "bus_login", "toolset"):
         expected = {noun: fields.get(noun) or fields["name"]}
     elif noun == "quota":
         expected = {noun: "operator" if name in ("quota.impose", "quota.lift") else "tenant"}

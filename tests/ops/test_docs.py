@@ -26,6 +26,7 @@ from domain.aggregate import new_id
 from domain.knowledge.document import Document
 from domain.log import Metadata, Subject
 from domain.models.model_call import ModelCall
+from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
 from handlers.dispatch import Delivery, Dispatch
 from handlers.routes import ROUTES
@@ -45,7 +46,7 @@ PAGES = [page for page in PAGES if "node_modules" not in page.parts]
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.$<>:/-])/(?:work|root|home|tmp|opt|usr|Users|var)/")
 HOST = re.compile(r"https?://([^/\s\"'`)<>]+)")
-HOSTS = {"keepachangelog.com", "semver.org", "host", "127.0.0.1"}
+HOSTS = {"keepachangelog.com", "semver.org", "host", "127.0.0.1", "weather.example"}
 
 
 def page(name: str) -> str:
@@ -177,7 +178,7 @@ def test_every_command_that_a_text_names_exists() -> None:
 
 def codes() -> Iterator[str]:
     """Every code of a rejection, failure or error in the sources."""
-    raised = {"Rejection", "ModelError", "Unreadable", "Refused", "Fault"}
+    raised = {"Rejection", "ModelError", "ToolError", "Unreadable", "Refused", "Fault"}
     for file in (path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call):
@@ -288,11 +289,30 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
                 ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=new_id(), **made
             )
             await desk.store.append(Subject("docs", "model_call", call.id), call.pending(), cause(), 0)
+        case "tool_call.release" | "tool_call.refuse":
+            call = waiting(payload["tool_call"], at)
+            await desk.store.append(Subject("docs", "tool_call", call.id), call.pending(), cause(), 0)
         case "audio.transcribe":
             packed = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 When is the boat house locked?", None)
             assert await desk.blobs.put("docs", packed) == payload["digest"]
         case "message.rate":
             await desk.answered(payload["conversation"], payload["message"])
+
+
+def waiting(id: str, at: datetime) -> ToolCall:
+    """A call of a tool that waits for a person."""
+    names = {"toolset": "mail", "kind": "mcp", "tool": "send", "name": "send", "digest": "5e" * 32, "server": "mail:80"}
+    of = {
+        "cause_noun": "message",
+        "cause_id": new_id(),
+        "conversation": new_id(),
+        "app": new_id(),
+        "model_call": new_id(),
+    }
+    place = {"round": 1, "position": 0, "attempt": 1, "destructive": True, "idempotent": False}
+    call = ToolCall.begin(ToolCall.Requested, id, at, arguments="{}", **names, **of, **place)  # type: ignore[arg-type]
+    call.hold(at, why="approval", seconds=60.0)
+    return call
 
 
 def index(document: Document, at: datetime) -> None:

@@ -12,7 +12,7 @@ from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.work.cause import Cause
+from handlers.cause import Cause
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 

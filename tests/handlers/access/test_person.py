@@ -20,6 +20,8 @@ from ops.asyncapi import events
 from tests.handlers.chat.test_answer import Counter
 from tests.handlers.chat.test_audio import Studio
 from tests.handlers.desk import Desk
+from tests.handlers.tools.scene import Scene
+from tests.handlers.tools.scene import call as tool_call
 from tests.memory import Memory, MemoryLog
 
 PERSONAL = {noun for noun, event in events().values() if event.PERSONAL}
@@ -31,7 +33,7 @@ OF_SERVICES = {"account.create_service"}
 OF_ACCOUNTS = {"account", "door"}
 """The nouns whose person is an account, or the month of a report, not an end user."""
 
-BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
+BY_CAUSE = {"dead_letter", "model_call", "retrieval", "tool_call"}
 """The nouns that no command makes: their person is that of the commit that led to them."""
 
 
@@ -50,6 +52,11 @@ NO_WORDS = {
     "tag.*": "the tenant's names, and ids",
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
+    "toolset.*": "names, addresses and settings of the tenant; words of a server about its tools",
+    "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*": "names of "
+    "tools, times, one of a few values",
+    "message.held.calls message.strategy_changed.before message.strategy_changed.strategy": "ids, and one of a few "
+    "values",
     "model_call.reserved.grants model_call.charged.grants": "ids and figures",
     "dataset.*": "the tenant's names, fields and settings",
     "*.check": "ids",
@@ -212,6 +219,9 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
     await counter.worker()(await counter.cause())
     of_message = {"conversation": counter.conversation, "message": counter.message}
     await desk.done("annotation.create", app=counter.app, **of_message)
+
+    scene = Scene(memory, tenant, ("", [tool_call("weather", city="Paris")]), "It rains.")
+    await scene.worker()(await scene.asked())
 
     words = [commit for noun in PERSONAL - OF_ACCOUNTS for commit in await commits(counter, noun)]
     assert {commit.subject.noun for commit in words} == PERSONAL - OF_ACCOUNTS

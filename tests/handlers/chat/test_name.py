@@ -10,9 +10,9 @@ from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.log import Commit
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.chat.name import LONGEST_NAME, LONGEST_REPLY, STEP, NameConversation
 from handlers.ports.models import ModelError
-from handlers.work.cause import Cause
 from tests.handlers.chat.test_answer import Counter
 from tests.handlers.fakes import Speaker, choosing
 from tests.memory import Memory

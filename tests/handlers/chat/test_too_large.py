@@ -11,6 +11,7 @@ import pytest
 
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
 from handlers.chat.moderate import Moderate
@@ -18,7 +19,6 @@ from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import Access, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
-from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing, message_files
 from tests.memory import Memory

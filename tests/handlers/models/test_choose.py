@@ -15,12 +15,12 @@ from domain.aggregate import new_id
 from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.models.choose import MOST_TRIES, TRIES, Choose, Known
 from handlers.models.model_calls import Chat
 from handlers.models.prompt import Record, likely
 from handlers.models.rates import Rate
 from handlers.ports.models import Access, ChatMessage, ChatRequest, Delta, ModelError, Rest, Tool
-from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryCounters
 

@@ -14,6 +14,7 @@ from domain.aggregate import Event, new_id
 from domain.log import EVENTS, Metadata
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
+from handlers.cause import Cause
 from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record
@@ -21,7 +22,6 @@ from handlers.models.settle import Settle
 from handlers.ports.filters import Check
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranking
-from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Guards, Only
 from tests.memory import Memory, MemoryLog, MemoryQuotas

@@ -14,6 +14,7 @@ import pytest
 from domain.aggregate import Rejection, new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from handlers.cause import Cause
 from handlers.models.attachments import loaded, stored
 from handlers.models.model_calls import MESSAGE_TOKENS, MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
 from handlers.models.prompt import Record, likely, literal
@@ -34,7 +35,6 @@ from handlers.ports.models import (
     ToolCall,
 )
 from handlers.work.audit import named_blobs
-from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Only, choosing
 from tests.memory import Memory

@@ -22,6 +22,7 @@ from domain.models.model_call import ModelCall
 from domain.models.piece import content
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from handlers.cause import Cause
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
 from handlers.models.recorded import read
@@ -29,7 +30,6 @@ from handlers.models.replay import ReplayCall
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest
 from handlers.retrieval.select import Selection, choose
-from handlers.work.cause import Cause
 from tests.chat_servers import LOOPBACK, Behaviour, breaks_off, faulty_server, floods, in_clear, provider, works
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import choosing

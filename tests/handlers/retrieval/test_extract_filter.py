@@ -16,9 +16,9 @@ from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.models.provider import Provider
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
-from handlers.work.cause import Cause
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import choosing

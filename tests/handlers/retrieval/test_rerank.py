@@ -15,10 +15,10 @@ from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.models.provider import Provider
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
-from handlers.work.cause import Cause
 from tests.chat_servers import LOOPBACK, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
 from tests.memory import Memory

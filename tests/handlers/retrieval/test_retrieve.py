@@ -14,6 +14,7 @@ from domain.aggregate import new_id
 from domain.chat.app import Configuration, ModelSettings, features, settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
+from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents, Embedding, EmbeddingModels, Segmenter
 from handlers.ports.index import Entry, Hit, Index, Span
@@ -22,7 +23,6 @@ from handlers.ports.models import ModelError, Rerankers, Reranking
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve, Retrieved
-from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Words
 from tests.memory import Memory

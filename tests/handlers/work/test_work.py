@@ -18,6 +18,7 @@ from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, Subject
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.tools.toolset import Toolset
 from handlers.work.work import PENDING, STALLS, WORKS, Work
 from ops.roles import ROLES
 from projections.catalog import READ_MODELS
@@ -71,6 +72,13 @@ def provider() -> Provider:
     return found
 
 
+def toolset() -> Toolset:
+    place: dict[str, Any] = {"kind": "mcp", "settings": {}, "secret": None, "timeout_s": 1.0}
+    found = Toolset.begin(Toolset.Registered, "mail", NOW, description="", **place)
+    found.request_refresh(NOW, refresh=new_id())
+    return found
+
+
 OPEN: dict[str, Callable[[], Aggregate]] = {
     "ingest": document,
     "sync": edited,
@@ -79,6 +87,7 @@ OPEN: dict[str, Callable[[], Aggregate]] = {
     "transcribe": transcription,
     "speak": speech,
     "check": provider,
+    "refresh": toolset,
 }
 """For each work that ends later, an aggregate on which it has begun."""
 
@@ -104,7 +113,7 @@ def test_an_entry_is_whole(name: str, work: Work) -> None:
 
 
 def test_works_that_cost_money_are_tried_once() -> None:
-    costly = {"answer", "name", "suggest", "query_datasets", "replay", "check", "transcribe", "speak"}
+    costly = {"answer", "name", "suggest", "query_datasets", "replay", "check", "transcribe", "speak", "refresh"}
     assert {name for name, work in WORKS.items() if work.tries == 1} == costly
 
 

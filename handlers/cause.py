@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
@@ -25,8 +25,14 @@ class Cause:
     completed: Mapping[str, tuple[str, ModelCall.Completed]] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
     app: str | None = None
+    prefix: str = ""
+    """Before the names of all steps: that of a tool, whose calls are its own."""
+
+    def within(self, prefix: str) -> Cause:
+        """The cause of the calls that a step makes itself."""
+        return replace(self, completed={}, made={}, prefix=f"{self.prefix}{prefix}/")
 
     def call(self, step: str, attempt: int | None = None, number: int = 1) -> str:
         """The id of the call that an attempt (this one by default) makes in this step, in its n-th try."""
         again = f":{number}" if number > 1 else ""
-        return commit_id(self.id, f"{step}:{attempt or self.attempt}{again}")
+        return commit_id(self.id, f"{self.prefix}{step}:{attempt or self.attempt}{again}")

@@ -1,0 +1,1 @@
+"""Toolsets and tool calls."""

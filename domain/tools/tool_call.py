@@ -1,0 +1,195 @@
+"""A tool call: recorded before it is made, and again when it ends.
+
+Its status goes requested → completed, failed or cancelled. One that needs a person is held first: it goes held →
+released → requested, or held → refused. The outcome of one that stays `requested` is unknown: it fails with code
+`lost`, unless the tool is idempotent. Then it is made again, under the same id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from datetime import datetime, timedelta
+from typing import Annotated, Any, TypedDict, Unpack
+
+from domain import aggregate
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
+
+OPEN = ("requested", "held", "released")
+"""States of a call that has not ended."""
+
+
+class Result(TypedDict):
+    """The result of a tool."""
+
+    text: str
+    parts: list[dict[str, Any]]
+    duration_ms: float
+
+
+Duration = Annotated[float | None, "Milliseconds from the request to the end; null when unknown."]
+
+
+class ToolCall(Aggregate):
+    TOPIC = "tool_call"
+    toolset: str
+    tool: str
+    name: str
+    arguments: str
+    cause_noun: str
+    cause_id: str
+    conversation: str
+    app: str
+    idempotent: bool
+    status: str = field(default="requested", init=False)
+    attempt: int
+    held_until: str = field(default="", init=False)
+    text: str = field(default="", init=False)
+    parts: list[dict[str, Any]] = field(default_factory=list, init=False)
+    code: str = field(default="", init=False)
+    reason: str = field(default="", init=False)
+
+    class Event(aggregate.Event):
+        pass
+
+    class Requested(Event, aggregate.Created):
+        """A tool is about to be called, unless the same commit holds the call or fails it."""
+
+        TOPIC = "tool_call.requested.v1"
+        PERSONAL = frozenset({"arguments"})
+        toolset: Annotated[str, "Toolset; empty for a tool that is not offered."]
+        kind: Annotated[str, "Kind of the toolset: `builtin`, or as in `toolset.registered`; empty likewise."]
+        tool: Annotated[str, "Tool, by its name in the toolset; empty likewise."]
+        name: Annotated[str, "Name that the model called it by."]
+        digest: Annotated[str, "Blob with the list of tools that it was taken from; empty for the built-in ones."]
+        arguments: Annotated[str, "Arguments, as text of a JSON object; as the model wrote them, if they are invalid."]
+        cause_noun: Annotated[str, "Purpose of the call: `message`."]
+        cause_id: Annotated[str, "Id of that message."]
+        conversation: Annotated[str, "Conversation of the message."]
+        app: Annotated[str, "App whose agent called it."]
+        model_call: Annotated[str, "Model call that asked for it."]
+        round: Annotated[int, "Round of the agent, from 1."]
+        position: Annotated[int, "Place among the calls of the round, from 0."]
+        attempt: Annotated[int, "Attempt at the answer, from 1."]
+        destructive: Annotated[bool, "True unless the tool is known to change nothing outside."]
+        idempotent: Annotated[bool, "True if the call may be made again when its outcome is unknown."]
+        server: Annotated[str, "Address of the tool, as `host:port`; empty for one within the worker."]
+
+    class Held(Event):
+        """The call waits for a person."""
+
+        TOPIC = "tool_call.held.v1"
+        why: Annotated[str, "`approval`; or `changed`: the tool is not as it was when it was allowed."]
+        until: Annotated[str, "Time at which the call is refused, unless it was released before."]
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.held_until = "held", self.until
+
+    class Released(Event):
+        """A person released the call: it may be made."""
+
+        TOPIC = "tool_call.released.v1"
+
+        def apply(self, call: ToolCall) -> None:
+            call.status = "released"
+
+    class Refused(Event):
+        """A person refused the call, or did not release it in time (code `expired`)."""
+
+        TOPIC = "tool_call.refused.v1"
+        PERSONAL = frozenset({"reason"})
+        code: ErrorCode
+        reason: ErrorMessage
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.code, call.reason = "refused", self.code, self.reason
+
+    class Begun(Event):
+        """The call is about to be made: after it was released, or again where its outcome is unknown."""
+
+        TOPIC = "tool_call.begun.v1"
+        attempt: Annotated[int, "Attempt at the answer, from 1."]
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.attempt = "requested", self.attempt
+
+    class Completed(Event):
+        """The tool gave a result."""
+
+        TOPIC = "tool_call.completed.v1"
+        PERSONAL = frozenset({"parts", "text"})
+        text: Annotated[str, "Result as the model is given it."]
+        parts: Annotated[
+            list[dict[str, Any]],
+            "Other parts of the result, each with a `type`: `json` (value), `file` and `image` (digest, media_type, "
+            "name, size), `link` (url, title), `citation` (a passage with its number).",
+        ]
+        duration_ms: Annotated[float, "Milliseconds from the request to the end."]
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.text, call.parts = "completed", self.text, self.parts
+
+    class Failed(Event):
+        """The tool gave no result, or was not called.
+
+        With code `lost`, the worker died during the call: whether the tool did something is unknown.
+        """
+
+        TOPIC = "tool_call.failed.v1"
+        PERSONAL = frozenset({"reason"})
+        code: ErrorCode
+        reason: ErrorMessage
+        duration_ms: Duration
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.code, call.reason = "failed", self.code, self.reason
+
+    class Cancelled(Event):
+        """The answer was stopped: the call was broken off, or never made. One that was made may have done something."""
+
+        TOPIC = "tool_call.cancelled.v1"
+        duration_ms: Duration
+
+        def apply(self, call: ToolCall) -> None:
+            call.status = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in OPEN
+
+    def hold(self, at: datetime, *, why: str, seconds: float) -> None:
+        if self.status == "requested":
+            self.record(self.Held, at, why=why, until=(at + timedelta(seconds=seconds)).isoformat())
+
+    def release(self, at: datetime) -> None:
+        self._must_wait()
+        self.record(self.Released, at)
+
+    def refuse(self, at: datetime, *, code: str, reason: str) -> None:
+        self._must_wait()
+        self.record(self.Refused, at, code=code, reason=reason)
+
+    def expire(self, at: datetime) -> None:
+        if self.status == "held" and at.isoformat() >= self.held_until:
+            self.record(self.Refused, at, code="expired", reason="The call was not released in time.")
+
+    def begin_again(self, at: datetime, *, attempt: int) -> None:
+        """Make the call now that it is released; or again in this attempt, since an earlier one left it open."""
+        if self.status == "released" or (self.status == "requested" and self.attempt < attempt):
+            self.record(self.Begun, at, attempt=attempt)
+
+    def complete(self, at: datetime, **result: Unpack[Result]) -> None:
+        if self.status == "requested":
+            self.record(self.Completed, at, **result)
+
+    def fail(self, at: datetime, *, code: str, reason: str, duration_ms: float | None) -> None:
+        if not self.ended:
+            self.record(self.Failed, at, code=code, reason=reason, duration_ms=duration_ms)
+
+    def cancel(self, at: datetime, *, duration_ms: float | None) -> None:
+        if not self.ended:
+            self.record(self.Cancelled, at, duration_ms=duration_ms)
+
+    def _must_wait(self) -> None:
+        """Raises: Rejection `not_held`."""
+        if self.status != "held":
+            raise Rejection("not_held", f"Tool call {self.id} is {self.status}, not held.", "call")

@@ -1,0 +1,219 @@
+"""Commands of toolsets, and of tool calls that wait for a person."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, Field, model_validator
+
+from domain.aggregate import Rejection
+from domain.tools.tool import BUILTIN
+from domain.tools.tool_call import ToolCall
+from domain.tools.toolset import Kind, Secret, Toolset, ToolsetSettings
+from handlers.commands.fields import AppId, Command, DatasetId, Description, Handle, Id, Part, Ref, Sha256, at_most
+from handlers.commands.models import HINT, SHORTEST, Key
+from handlers.commands.preparation import Change, MakeOrChange, Preparation
+
+MOST_SCHEMA = 8 * 2**20
+"""Maximum bytes of an OpenAPI document."""
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s@?#\\]+(\?[^\s#\\]*)?$", max_length=2000)]
+
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+
+
+class AuthFields(Part):
+    """The way that a server asks for the secret of a toolset."""
+
+    type: Literal["none", "header", "query", "cookie", "basic", "bearer", "client_credentials"] = Field(
+        "none",
+        description="The secret is sent in a `header`, a `query` parameter or a `cookie` of that `name`; as `basic` "
+        "(user:password), as `bearer`; or changed for a token at `token_url` (`client_credentials`)",
+    )
+    name: HeaderName = Field("Authorization", description="Name of the header, query parameter or cookie")
+    prefix: Annotated[str, Field(max_length=64)] = Field("", description="Text before the secret in a header")
+    token_url: Url | None = Field(None, description="Of `client_credentials`: address that gives tokens")
+    client_id: Annotated[str, Field(max_length=500)] = Field("", description="Of `client_credentials`: client")
+    scope: Annotated[str, Field(max_length=2000)] = Field("", description="Of `client_credentials`: scopes")
+    user_header: HeaderName | None = Field(
+        None, description="Header that carries the id of the end user, signed; null for none"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> AuthFields:
+        if (self.type == "client_credentials") != bool(self.token_url):
+            raise ValueError("token_url is what auth of type 'client_credentials' needs, and no other has")
+        return self
+
+
+class OpenApiFields(Part):
+    """Operations of an API that an OpenAPI document describes."""
+
+    url: Url | None = Field(None, description="Address of the document; null where `schema` or `digest` has it")
+    text: Annotated[str, at_most(kib=256)] | None = Field(None, description="The document, as JSON or YAML")
+    digest: Sha256 | None = Field(None, description="SHA-256 in hex of the blob with the document")
+    server: Url | None = Field(None, description="Address of the API; null for the first server of the document")
+    operations: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=128)] | None = Field(
+        None, description="Operations to offer, by `operationId` or `METHOD /path`; null for all"
+    )
+    auth: AuthFields = Field(AuthFields(), description="The way that the server asks for the secret")
+
+    @model_validator(mode="after")
+    def _has_a_document(self) -> OpenApiFields:
+        if len([each for each in (self.url, self.text, self.digest) if each is not None]) != 1:
+            raise ValueError("url, text or digest must say where the document is, and only one of them")
+        return self
+
+
+class McpFields(Part):
+    """A server that speaks the Model Context Protocol."""
+
+    url: Url | None = Field(None, description="Address of a server with Streamable HTTP; null for one of the operator")
+    server: Handle | None = Field(
+        None, description="Server that the operator of the installation has configured, by its name; null with a `url`"
+    )
+    auth: AuthFields = Field(AuthFields(), description="The way that the server asks for the secret")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> McpFields:
+        if (self.url is None) == (self.server is None):
+            raise ValueError("url or server must say where the tools are, and only one of them")
+        return self
+
+
+class AppToolFields(Part):
+    """An app that answers as a tool."""
+
+    app: AppId
+
+
+class DatasetToolFields(Part):
+    """A knowledge base that is searched as a tool."""
+
+    dataset: DatasetId
+    top_k: Annotated[int, Field(ge=1, le=50)] = Field(5, description="Maximum number of passages of a search")
+
+
+def _not_builtin(name: str) -> str:
+    if name == BUILTIN:
+        raise ValueError("Must not be 'builtin', which is the toolset that is always there")
+    return name
+
+
+class RegisterToolset(Command):
+    """Register a toolset, or change where its tools are from; its secret is encrypted at rest.
+
+    Its tools are listed afterwards, as by `toolset.refresh`.
+    """
+
+    name: Annotated[Handle, AfterValidator(_not_builtin)] = Field(
+        description="Name that apps use; the same name again changes the toolset"
+    )
+    kind: Kind = Field(description="Kind of toolset: the field of this name has its settings")
+    description: Description = ""
+    openapi: OpenApiFields | None = Field(None, description="Of kind `openapi`: the API")
+    mcp: McpFields | None = Field(None, description="Of kind `mcp`: the server")
+    app: AppToolFields | None = Field(None, description="Of kind `app`: the app")
+    dataset: DatasetToolFields | None = Field(None, description="Of kind `dataset`: the knowledge base")
+    secret: Key | None = Field(
+        None, description="Secret that its server asks for, empty for none; null keeps the one that it has"
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(30.0, description="Time limit of a call, in seconds")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> RegisterToolset:
+        for kind in ("openapi", "mcp", "app", "dataset"):
+            if (getattr(self, kind) is not None) != (self.kind == kind):
+                raise ValueError(f"{kind} is what a toolset of kind '{kind}' needs, and no other has")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", getattr(self, self.kind).model_dump())
+
+
+ToolsetName = Annotated[Handle, Ref(Toolset), Field(description="Toolset, by its name")]
+
+CallId = Annotated[Id, Ref(ToolCall), Field(description="Tool call")]
+
+
+class RefreshToolset(Command):
+    """List the tools of a toolset again. The command is accepted at once; the result is `toolset.refreshed`."""
+
+    toolset: ToolsetName
+
+
+class RemoveToolset(Command):
+    """Remove a toolset and its secret; agents go on without its tools."""
+
+    toolset: ToolsetName
+
+
+class ReleaseCall(Command):
+    """Release a tool call that waits for a person: it is made."""
+
+    tool_call: CallId
+
+
+class RefuseCall(Command):
+    """Refuse a tool call that waits for a person; the model reads why."""
+
+    tool_call: CallId
+    reason: Annotated[str, Field(max_length=1000)] = Field("", description="Reason, which the model reads")
+
+
+async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange[Toolset]:
+    settings = command.settings()
+    if command.openapi and command.openapi.digest:
+        await _keep(command.openapi.digest, given)
+    new = None
+    if command.secret:
+        hint = command.secret[-HINT:] if len(command.secret) >= SHORTEST else ""
+        new = Secret(sealed=given.ports.vault.seal(given.tenant, command.secret), hint=hint)
+
+    def decide(toolset: Toolset | None, id: str, at: datetime) -> Toolset:
+        kept = toolset.secret if toolset and command.secret is None and _same_place(toolset, command) else None
+        now = ToolsetSettings(
+            kind=command.kind,
+            description=command.description,
+            settings=settings,
+            secret=new or kept,
+            timeout_s=command.timeout_s,
+        )
+        if toolset is None:
+            toolset = Toolset.begin(Toolset.Registered, id, at, **now)
+        else:
+            toolset.change(at, **now)
+        toolset.request_refresh(at, refresh=given.id)
+        return toolset
+
+    return decide
+
+
+def _same_place(toolset: Toolset, command: RegisterToolset) -> bool:
+    """A secret is sent only to the server that it was given for."""
+    places = ("url", "server", "text", "digest")
+    known, now = toolset.settings, command.settings()
+    return toolset.kind == command.kind and all(known.get(place) == now.get(place) for place in places)
+
+
+async def _keep(digest: str, given: Preparation) -> None:
+    size = await given.ports.blobs.keep(given.tenant, digest)
+    if size is None:
+        sentence = f"There is no blob {given.tenant}/{digest}; put the document into the object store first."
+        raise Rejection("not_found", sentence, "openapi.digest")
+    if size > MOST_SCHEMA:
+        sentence = f"An OpenAPI document must not exceed {MOST_SCHEMA // 2**20} MiB."
+        raise Rejection("too_large", sentence, "openapi.digest")
+
+
+async def refresh(command: RefreshToolset, given: Preparation) -> Change[Toolset]:
+    return lambda toolset, at: toolset.request_refresh(at, refresh=given.id)
+
+
+def release(call: ToolCall, at: datetime, command: ReleaseCall) -> None:
+    call.release(at)
+
+
+def refuse(call: ToolCall, at: datetime, command: RefuseCall) -> None:
+    call.refuse(at, code="refused", reason=command.reason or "A person refused the call.")

@@ -1,0 +1,101 @@
+"""Ports of tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from domain.chat.app import Configuration
+from domain.tools.tool import Definition
+from domain.tools.toolset import Toolset
+from handlers.cause import Cause
+from handlers.ports.index import Hit
+
+
+class ToolError(Exception):
+    """A tool gave no result: `code` is one of `unreachable`, `timeout`, `server_error`, `unauthorized`, `bad_request`,
+    `not_found`, `rate_limited`, `too_large`, `invalid_arguments`, `unsupported`.
+
+    The model reads the reason, so it names no secret and no inner address.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Output(NamedTuple):
+    """A file that a tool made."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a tool.
+
+    `text` is for the model, as are `passages`, which are numbered and cited; `names` are the names of their documents by
+    id. `parts` are those of `tool_call.completed` that are data: `json`, `link`. `files` are stored, and the model reads
+    only that they were made.
+    """
+
+    text: str = ""
+    passages: Sequence[Hit] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[dict[str, Any]] = ()
+    files: Sequence[Output] = ()
+
+
+class Invocation(NamedTuple):
+    """A call of a tool; `id` is the recorded call's, and the same when it is made again. The arguments are valid.
+
+    `configuration` is that of the app whose agent calls it, `at` the time of the question, `user` its end user.
+    """
+
+    id: str
+    cause: Cause
+    tool: Definition
+    arguments: dict[str, Any]
+    configuration: Configuration
+    at: str
+    user: str
+
+    @property
+    def tenant(self) -> str:
+        return self.cause.metadata.tenant
+
+
+class Listing(NamedTuple):
+    """The tools of a toolset, and what was left out of its list, and why."""
+
+    tools: Sequence[Definition]
+    warnings: Sequence[str] = ()
+
+
+class Toolbox(Protocol):
+    """The tools of one toolset."""
+
+    @property
+    def server(self) -> str:
+        """Its address, as `host:port`; empty for one within the process."""
+        ...
+
+    async def list(self) -> Listing:
+        """The tools as they are now. Raises: ToolError."""
+        ...
+
+    async def call(self, invocation: Invocation) -> Result:
+        """Call a tool, once. Raises: ToolError, Unavailable."""
+        ...
+
+
+class Toolboxes(Protocol):
+    """Toolboxes by toolset; the built-in one, by None, has the same tools for all."""
+
+    async def get(self, tenant: str, toolset: Toolset | None) -> Toolbox:
+        """Raises: ToolError `unsupported`, `not_found`."""
+        ...

@@ -1,0 +1,1 @@
+"""Handlers of agents and their tools."""

@@ -1,0 +1,357 @@
+"""The turn of an agent: rounds of a model call and the calls of tools that it asks for, until there is an answer.
+
+The log is its scratchpad: another attempt reads the rounds that were made, and goes on where they end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from domain.chat.app import AgentSettings, Configuration
+from domain.chat.conversation import Message, StrategyChange, Usage
+from domain.models.model_call import ModelCall
+from domain.tools.tool_call import ToolCall as Recorded
+from handlers.abilities import Abilities
+from handlers.cause import Cause
+from handlers.models.arguments import arguments_of
+from handlers.models.choose import Choose
+from handlers.models.model_calls import Chat, ModelCalls
+from handlers.models.prompt import Draft, Prompt, Record, estimate
+from handlers.ports.models import ChatRequest, ModelError, Tool, ToolCall
+from handlers.repository import Repository
+from handlers.tools import strategies
+from handlers.tools.offer import Offer, Offered
+from handlers.tools.strategies import STRATEGIES, Name, Read, Round
+from handlers.tools.tool_calls import Made, Numbers, Task, ToolCalls, observation
+
+STEP = "agent"
+"""Steps of the model calls of an agent, as `agent:<round>:<strategy>`."""
+
+MOST_FAULTS = 2
+"""Answers that break the form of a strategy before the turn takes the next one."""
+
+SAME_CALLS = 3
+"""Rounds in a row with the same calls after which the model must answer."""
+
+SHORTEST_RESULT = 200
+"""Tokens that a result must have room for; where there is less, the model must answer."""
+
+RECALLED, MOST_RECALLED = 500, 50
+"""Tokens of the result of a call of an earlier turn, and the maximum number of such calls in a prompt."""
+
+
+class Held(Exception):
+    """Calls wait for a person."""
+
+    def __init__(self, calls: Sequence[str]) -> None:
+        super().__init__(f"{len(calls)} calls wait for a person.")
+        self.calls = calls
+
+
+class Frame(NamedTuple):
+    """Something for those who watch: `thought`, `tool` or `observation`."""
+
+    type: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The message that an agent answers. `speak` streams an answer that is certain to be one, and `show` a frame;
+    `change` records another strategy."""
+
+    cause: Cause
+    conversation: str
+    configuration: Configuration
+    prompt: Prompt
+    at: str
+    user: str
+    speak: Callable[[Chat], Coroutine[Any, Any, None]]
+    show: Callable[[Frame], Awaitable[None]]
+    change: Callable[[StrategyChange], Awaitable[None]]
+
+
+class Said(NamedTuple):
+    """The answer of an agent, by its last model call, and the calls that it made. `reason` says why the model had to
+    answer, empty where it was done."""
+
+    chat: Chat
+    answer: str
+    spoken: bool
+    usage: Usage
+    numbers: Numbers
+    made: Sequence[Made]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    repository: Repository
+    calls: ModelCalls
+    choose: Choose
+    offer: Offer
+    tools: ToolCalls
+    abilities: Abilities
+
+    async def __call__(self, turn: Turn) -> Said:
+        """Raises: ModelError, Held, Rejection, Unavailable."""
+        settings = turn.configuration["features"]["agent"]
+        assert settings is not None
+        tenant, model = turn.cause.metadata.tenant, turn.configuration["model"]
+        offered = await self.offer(tenant, turn.configuration)
+        able = await self.abilities.of(tenant, model["provider"], model["name"])
+        strategy = strategies.first(settings["strategy"], able) if offered else "tools"
+        return await _Run(self, turn, settings, offered, strategy)()
+
+    async def recall(
+        self, tenant: str, configuration: Configuration, history: Mapping[str, Message]
+    ) -> dict[str, list[Draft]]:
+        """The calls of earlier turns with their results, by message. Raises: Unavailable."""
+        made = {message: tool_calls(turn) for message, turn in history.items()}
+        newest = [id for each in made.values() for id in each][:MOST_RECALLED]
+        calls = await self.repository.all(Recorded, tenant, newest) if newest else {}
+        settings = configuration["features"]["agent"]
+        assert settings is not None
+        model = configuration["model"]
+        able = await self.abilities.of(tenant, model["provider"], model["name"])
+        strategy = STRATEGIES[strategies.first(settings["strategy"], able)]
+        return {
+            message: [draft for id in ids if id in calls for draft in strategy.messages(_recalled(calls[id]))]
+            for message, ids in made.items()
+            if any(id in calls for id in ids)
+        }
+
+
+@dataclass(slots=True)
+class _Run:
+    """One attempt at a turn."""
+
+    agent: Agent
+    turn: Turn
+    settings: AgentSettings
+    offered: Mapping[str, Offered]
+    strategy: Name
+    rounds: list[Round] = field(default_factory=list)
+    numbers: Numbers = field(default_factory=Numbers)
+    usage: Usage = field(default_factory=lambda: Usage(prompt_tokens=0, completion_tokens=0, estimated=False))
+    cost: float = 0.0
+    faults: int = 0
+    same: int = 0
+    made: list[Made] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    """The calls of the last round, as text."""
+
+    async def __call__(self) -> Said:
+        while True:
+            reason = self._must_answer()
+            chat = await self._ask(last=bool(reason))
+            read = self._read(chat, last=bool(reason) and not chat.recalled)
+            await self._count(chat)
+            if read.fault:
+                await self._fault(chat, read)
+            elif not read.calls:
+                reason = reason if self.rounds else ""
+                return Said(chat, read.said, not self.offered, self.usage, self.numbers, self.made, reason)
+            else:
+                await self._call(chat, read)
+
+    def _must_answer(self) -> str:
+        """Why this round is the last one, without tools; empty where it need not be."""
+        spent = self.usage["prompt_tokens"] + self.usage["completion_tokens"]
+        if not self.offered:
+            return "no_tools"
+        if len(self.rounds) + 1 >= self.settings["rounds"]:
+            return "max_rounds"
+        if self.settings["tokens"] is not None and spent >= self.settings["tokens"]:
+            return "max_tokens"
+        if self.settings["cost"] is not None and self.cost >= self.settings["cost"]:
+            return "max_cost"
+        if self.same >= SAME_CALLS:
+            return "repetition"
+        return "context_full" if self.rounds and self._room() < SHORTEST_RESULT else ""
+
+    async def _ask(self, *, last: bool) -> Chat:
+        """Make the model call of the next round, in the strategy that an earlier attempt made it with.
+
+        Raises: ModelError, Unavailable.
+        """
+        number, cause = len(self.rounds) + 1, self.turn.cause
+        if cause.attempt > 1:
+            steps = {_step(number, each.name): each.name for each in STRATEGIES.values()}
+            cause = await self.agent.calls.take_over(cause, *steps)
+            made = [name for step, name in steps.items() if step in cause.completed]
+            self.strategy = made[-1] if made else self.strategy
+        while True:
+            chat = self._chat(cause, number, last=last)
+            try:
+                await self._listen(chat)
+                return chat
+            except ModelError as error:
+                if self.strategy != "tools" or last or error.code not in ("unsupported", "bad_request"):
+                    raise
+                await self._fall(number, f"The server refused a request with tools: {error.reason}")
+
+    async def _listen(self, chat: Chat) -> None:
+        """Without tools, all text is the answer, and is shown while it arrives; else it may be a thought."""
+        if not self.offered:
+            await self.turn.speak(chat)
+            return
+        async for _ in chat.texts():
+            pass
+
+    def _chat(self, cause: Cause, number: int, *, last: bool) -> Chat:
+        strategy, prompt, model = STRATEGIES[self.strategy], self.turn.prompt, self.turn.configuration["model"]
+        tools: Sequence[Tool] = [each.tool for each in self.offered.values()]
+        drafts = [draft for made in self.rounds for draft in strategy.messages(made)]
+        first, below = prompt.messages[0], strategy.below(tools, last) if tools else ""
+        written = [*prompt.messages, *(draft.message for draft in drafts)]
+        recorded = [*prompt.record.messages, *(draft.recorded for draft in drafts)]
+        if below:
+            part = strategies.literal(f"\n\n{below}")
+            written[0] = first._replace(content=first.content + part.text)
+            opening = prompt.record.messages[0]
+            assert "pieces" in opening
+            recorded[0] = {**opening, "pieces": [*opening["pieces"], part.piece]}
+        request = ChatRequest(
+            model=model["name"],
+            messages=written,
+            max_tokens=model["max_tokens"],
+            parameters=model["parameters"],
+            context_window=model["context_window"],
+        )
+        if tools:
+            request = strategy.apply(request, tools, last)
+        course = self.agent.choose(cause.metadata.tenant, model, request)
+        return self.agent.calls.chat(
+            cause, course, request, Record(recorded, prompt.record.passages), step=_step(number, self.strategy)
+        )
+
+    def _read(self, chat: Chat, *, last: bool) -> Read:
+        """Raises: ModelError `invalid_answer` when the last round has no answer."""
+        read = STRATEGIES[self.strategy].read(chat.said, chat.tool_calls)
+        if not last:
+            return read
+        if read.fault or read.calls:
+            why = read.fault or f"It calls {read.calls[0].name!r} although no tool is offered."
+            raise ModelError("invalid_answer", f"The last round of the agent gave no answer: {why}")
+        return read
+
+    async def _count(self, chat: Chat) -> None:
+        """Add the tokens of a round, and what they cost."""
+        assert chat.usage is not None
+        self.usage = Usage(
+            prompt_tokens=self.usage["prompt_tokens"] + chat.usage["prompt_tokens"],
+            completion_tokens=self.usage["completion_tokens"] + chat.usage["completion_tokens"],
+            estimated=self.usage["estimated"] or chat.usage["estimated"],
+        )
+        if self.settings["cost"] is None:
+            return
+        tenant = self.turn.cause.metadata.tenant
+        call = await self.agent.repository.get(ModelCall, tenant, chat.id)
+        known = await self.agent.choose.known(tenant, call.provider, call.model) if call else None
+        if known and known.prices:
+            into, out = known.prices
+            self.cost += (chat.usage["prompt_tokens"] * into + chat.usage["completion_tokens"] * out) / 1e6
+
+    async def _fault(self, chat: Chat, read: Read) -> None:
+        """Show the model how its answer breaks the form; the second time, take the next strategy."""
+        self.rounds.append(Round(self.strategy, read, (), chat.state))
+        await self.turn.show(Frame("thought", {"text": read.said, "fault": read.fault}))
+        self.faults += 1
+        if self.faults >= MOST_FAULTS:
+            await self._fall(len(self.rounds) + 1, read.fault)
+
+    async def _fall(self, number: int, reason: str) -> None:
+        """Raises: ModelError `invalid_answer` when there is no other strategy."""
+        following = strategies.following(self.strategy)
+        if following is None:
+            raise ModelError("invalid_answer", f"The model keeps to no form of an agent: {reason}")
+        change = StrategyChange(round=number, before=self.strategy, strategy=following, reason=reason[:1000])
+        await self.turn.change(change)
+        self.strategy, self.faults = following, 0
+
+    async def _call(self, chat: Chat, read: Read) -> None:
+        """Make the calls of a round. Raises: Held, ModelError `tool_lost`, Unavailable."""
+        number, turn = len(self.rounds) + 1, self.turn
+        if read.said:
+            await turn.show(Frame("thought", {"text": read.said, "round": number}))
+        asked = [_identified(call, number, position) for position, call in enumerate(read.calls)]
+        for call in asked:
+            await turn.show(
+                Frame("tool", {"round": number, "name": call.name, "arguments": call.arguments, "id": call.id})
+            )
+        task = Task(
+            turn.cause,
+            turn.conversation,
+            turn.configuration,
+            self.settings,
+            turn.at,
+            turn.user,
+            self.numbers,
+            chat.id,
+            number,
+            resumed=turn.cause.attempt > 1,
+        )
+        made = await self.agent.tools(task, asked, self.offered)
+        for each in made:
+            shown = {"round": number, "call": each.id, "name": each.observed.call.name, "status": each.call.status}
+            await turn.show(Frame("observation", {**shown, "text": each.observed.text}))
+        if waiting := [each.id for each in made if not each.call.ended]:  # held, or released just now
+            raise Held(waiting)
+        if self.settings["unknown"] == "fail" and any(each.call.code == "lost" for each in made):
+            raise ModelError("tool_lost", "A worker died during a call of a tool: whether it did something is unknown.")
+        self._remember(chat, read, asked, made)
+        if self.strategy != "react" and made and all(each.fault for each in made):
+            self.faults += 1
+            if self.faults >= MOST_FAULTS and strategies.following(self.strategy):
+                await self._fall(number + 1, made[0].call.reason)
+
+    def _remember(self, chat: Chat, read: Read, asked: Sequence[ToolCall], made: Sequence[Made]) -> None:
+        calls = sorted(f"{call.name} {_same(call.arguments)}" for call in asked)
+        self.same = self.same + 1 if calls == self.before else 1
+        self.before = calls
+        self.made += made
+        room = max(self._room() // len(made), SHORTEST_RESULT)
+        observed = [each.observed.within(room) for each in made]
+        self.rounds.append(Round(self.strategy, read._replace(calls=tuple(asked)), observed, chat.state))
+
+    def _room(self) -> int:
+        """Tokens that are left for results, by a careful estimate."""
+        model = self.turn.configuration["model"]
+        drafts: list[Draft] = [draft for made in self.rounds for draft in STRATEGIES[self.strategy].messages(made)]
+        said = sum(estimate(draft.message.content) + 8 for draft in drafts)
+        said += sum(estimate(call.name + call.arguments) for draft in drafts for call in draft.tool_calls)
+        tools = sum(estimate(str(each.tool)) for each in self.offered.values())
+        return model["context_window"] - model["max_tokens"] - self.turn.prompt.prompt_tokens - tools - said
+
+
+def tool_calls(turn: Message) -> list[str]:
+    """The tool calls of an earlier turn."""
+    return [part["id"] for part in turn.get("parts", ()) if part["type"] == "tool_call"]
+
+
+def _recalled(call: Recorded) -> Round:
+    """A call of an earlier turn, as a round of its own."""
+    asked = ToolCall(f"call{call.id.replace('-', '')[-9:]}"[-9:], call.name, call.arguments)
+    observed = observation(call, asked).within(RECALLED)
+    return Round("tools", Read("", [asked]), [observed])
+
+
+def _step(number: int, strategy: str) -> str:
+    return f"{STEP}:{number}:{strategy}"
+
+
+def _identified(call: ToolCall, number: int, position: int) -> ToolCall:
+    """The call with an id: of nine letters and digits, as some servers ask for, where the model gave none."""
+    return call if call.id else call._replace(id=f"call{number:03d}{position:02d}")
+
+
+def _same(arguments: str) -> str:
+    """The text of arguments, equal for equal ones."""
+    try:
+        return json.dumps(arguments_of(arguments), sort_keys=True)
+    except ValueError:
+        return arguments

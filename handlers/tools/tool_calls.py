@@ -1,0 +1,328 @@
+"""Records every call of a tool: an event before it is made, and one after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+
+from domain.chat.app import AgentSettings, Configuration
+from domain.log import Metadata, commit_id
+from domain.tools.tool_call import ToolCall
+from handlers.cause import Cause
+from handlers.files import Files
+from handlers.models.arguments import arguments_of
+from handlers.models.model_calls import milliseconds, shielded
+from handlers.models.prompt import QUOTED, place
+from handlers.ports.index import Entry, Hit
+from handlers.ports.log import TooLarge, Unavailable
+from handlers.ports.models import ModelError, Schemas
+from handlers.ports.models import ToolCall as Asked
+from handlers.ports.people import Erased
+from handlers.ports.tools import Invocation, Result, ToolError
+from handlers.repository import Repository
+from handlers.tools.offer import Offered
+from handlers.tools.strategies import Observed
+
+log = structlog.get_logger(__name__)
+
+LONGEST = 64 * 1024
+"""Maximum length of a result that is given to a model, in characters."""
+
+CUT = "\n[The result is cut here.]"
+
+UNKNOWN = "It is unknown whether the call did something: the worker died during it, and it is not made again."
+
+AT_ONCE = 8
+"""Maximum number of calls of a turn that are made at a time."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """The passages that the tools of a turn found, by their numbers from 1, and the names of their documents by id."""
+
+    hits: dict[int, Hit] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def add(self, hits: Sequence[Hit], names: Mapping[str, str]) -> list[int]:
+        """Number more passages."""
+        first = max(self.hits, default=0) + 1
+        numbers = list(range(first, first + len(hits)))
+        self.hits |= dict(zip(numbers, hits, strict=True))
+        self.names |= names
+        return numbers
+
+    def recall(self, call: ToolCall) -> None:
+        """Take the passages of a call that an earlier attempt made."""
+        for part in call.parts:
+            if part["type"] == "citation":
+                entry = Entry(part["segment"], part["segment_position"], part["content"], part["page"], part["heading"])
+                self.hits[part["number"]] = Hit(part["dataset"], part["document"], entry, part["score"])
+                self.names[part["document"]] = part["document_name"]
+
+    @property
+    def passages(self) -> list[Hit]:
+        """By number; where an earlier attempt could not record a result, an empty one."""
+        empty = Hit("", "", Entry("", 0, ""), 0.0)
+        return [self.hits.get(number, empty) for number in range(1, max(self.hits, default=0) + 1)]
+
+
+class Task(NamedTuple):
+    """The turn that calls tools, and the model call and round that asked for them."""
+
+    cause: Cause
+    conversation: str
+    configuration: Configuration
+    agent: AgentSettings
+    at: str
+    user: str
+    numbers: Numbers
+    model_call: str
+    round: int
+    resumed: bool
+    """Calls of the round may be there already."""
+
+
+class Made(NamedTuple):
+    """A call that has ended, or that is held."""
+
+    id: str
+    call: ToolCall
+    observed: Observed
+    fault: bool = False
+    """The tool or its arguments were invalid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    repository: Repository
+    schemas: Schemas
+    files: Files
+
+    async def __call__(self, task: Task, asked: Sequence[Asked], offered: Mapping[str, Offered]) -> list[Made]:
+        """Make the calls of a round, or go on with them as an earlier attempt left them. Raises: Unavailable."""
+        tenant = task.cause.metadata.tenant
+        ids = [commit_id(task.model_call, f"tool:{position}") for position, _ in enumerate(asked)]
+        known = await self.repository.all(ToolCall, tenant, ids) if task.resumed else {}
+        for call in known.values():
+            task.numbers.recall(call)
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def one(position: int, id: str) -> Made:
+            async with turn:
+                ask = asked[position]
+                return await self._one(task, position, id, ask, offered.get(ask.name), known.get(id))
+
+        return await asyncio.gather(*(one(position, id) for position, id in enumerate(ids)))
+
+    async def _one(
+        self, task: Task, position: int, id: str, asked: Asked, offered: Offered | None, known: ToolCall | None
+    ) -> Made:
+        arguments, fault = await self._arguments(task, asked, offered)
+        attempt = task.cause.attempt
+        if known is None:
+            known = await self._request(task, id, position, asked, offered, fault)
+        elif known.status == "requested" and known.attempt < attempt and not known.idempotent:
+            known = await self._change(task, id, "lost", _lose)
+        elif known.status in ("released", "requested"):
+            known = await self._change(task, id, "begin", lambda call, at: call.begin_again(at, attempt=attempt))
+        if known.status == "requested" and offered:
+            known = await self._run(task, id, offered, arguments)
+        elif known.status == "requested":
+            known = await self._change(task, id, "end", _gone)
+        return Made(id, known, observation(known, asked), bool(fault))
+
+    async def cancel(self, cause: Cause, ids: list[str]) -> None:
+        """Cancel the calls that still wait for a person. Raises: Unavailable."""
+        for id in ids:
+            await self._changed(cause, id, "cancel", lambda call, at: call.cancel(at, duration_ms=None))
+
+    async def _arguments(
+        self, task: Task, asked: Asked, offered: Offered | None
+    ) -> tuple[dict[str, Any], tuple[str, str] | None]:
+        """The valid arguments, or the code and the reason of their fault."""
+        if offered is None:
+            return {}, ("unknown_tool", f"There is no tool {asked.name!r}.")
+        schema = offered.definition["parameters"]
+        try:
+            arguments = arguments_of(asked.arguments)
+        except ValueError as error:
+            if (only := _only(schema)) is None or asked.arguments.lstrip().startswith(("{", "[")):
+                return {}, ("invalid_arguments", str(error))
+            arguments = {only: asked.arguments}
+        try:
+            fault = await self.schemas.fault(task.cause.metadata.tenant, schema, orjson.dumps(arguments).decode())
+        except ModelError as error:
+            fault = error.reason
+        if fault:
+            return {}, ("invalid_arguments", f"The arguments do not keep to the JSON Schema of the tool: {fault}")
+        return arguments, None
+
+    async def _request(
+        self, task: Task, id: str, position: int, asked: Asked, offered: Offered | None, fault: tuple[str, str] | None
+    ) -> ToolCall:
+        """Record the call before it is made; held, where it needs a person; failed, where it is not made."""
+        at = datetime.now(UTC)
+
+        def decide(call: ToolCall | None) -> ToolCall:
+            if call is not None:
+                return call
+            call = ToolCall.begin(
+                ToolCall.Requested,
+                id,
+                at,
+                toolset=offered.toolset if offered else "",
+                kind=offered.kind if offered else "",
+                tool=offered.definition["name"] if offered else "",
+                name=asked.name,
+                digest=offered.digest if offered else "",
+                arguments=asked.arguments,
+                cause_noun=task.cause.noun,
+                cause_id=task.cause.id,
+                conversation=task.conversation,
+                app=task.cause.app or "",
+                model_call=task.model_call,
+                round=task.round,
+                position=position,
+                attempt=task.cause.attempt,
+                destructive=offered.definition["destructive"] if offered else False,
+                idempotent=offered.definition["idempotent"] if offered else True,
+                server=offered.toolbox.server if offered else "",
+            )
+            if fault:
+                call.fail(at, code=fault[0], reason=fault[1][:1000], duration_ms=None)
+            elif offered and offered.waits:
+                call.hold(at, why=offered.waits, seconds=task.agent["hold_s"])
+            return call
+
+        metadata = _metadata(task.cause, id, "request")
+        change = await self.repository.change(ToolCall, id, metadata, decide, new=True)
+        return change.aggregate
+
+    async def _run(self, task: Task, id: str, offered: Offered, arguments: dict[str, Any]) -> ToolCall:
+        """Make the call that is requested, and record its end."""
+        began = time.perf_counter()
+        invocation = Invocation(id, task.cause, offered.definition, arguments, task.configuration, task.at, task.user)
+        try:
+            result = await offered.toolbox.call(invocation)
+            text, parts = await self._recorded(task, result)
+        except asyncio.CancelledError:
+            elapsed = milliseconds(began)
+            await shielded(self._change(task, id, "end", lambda call, at: call.cancel(at, duration_ms=elapsed)))
+            raise
+        except (ToolError, Unavailable, TooLarge, Erased) as error:
+            code, reason = _reason(error)
+            return await self._fail(task, id, code, reason, began)
+        except Exception as error:
+            log.exception("tool failed", tenant=invocation.tenant, toolset=offered.toolset, tool=offered.name)
+            return await self._fail(task, id, "internal_error", type(error).__name__, began)
+        elapsed = milliseconds(began)
+        try:
+            return await self._change(
+                task, id, "end", lambda call, at: call.complete(at, text=text, parts=parts, duration_ms=elapsed)
+            )
+        except TooLarge as error:
+            return await self._fail(task, id, "too_large", f"The result cannot be recorded. {error}", began)
+
+    async def _fail(self, task: Task, id: str, code: str, reason: str, began: float) -> ToolCall:
+        elapsed = milliseconds(began)
+        return await self._change(
+            task, id, "end", lambda call, at: call.fail(at, code=code, reason=reason[:1000], duration_ms=elapsed)
+        )
+
+    async def _recorded(self, task: Task, result: Result) -> tuple[str, list[dict[str, Any]]]:
+        """The text for the model, and the other parts of a result, its files stored and its passages numbered."""
+        texts, parts = [result.text] if result.text else [], [dict(part) for part in result.parts]
+        if result.passages:
+            numbers = task.numbers.add(result.passages, result.names)
+            for number, hit in zip(numbers, result.passages, strict=True):
+                name = result.names.get(hit.document, hit.document)
+                texts.append(place(number, hit, name) + hit.entry.content)
+                parts.append({"type": "citation", "number": number, **_citation(hit, name)})
+        metadata = task.cause.metadata
+        for file in result.files:
+            digest = await self.files.put(metadata.tenant, metadata.person, "file", file.data)
+            kind = "image" if file.media_type.startswith("image/") else "file"
+            parts.append(
+                {
+                    "type": kind,
+                    "digest": digest,
+                    "media_type": file.media_type,
+                    "name": file.name,
+                    "size": len(file.data),
+                }
+            )
+            texts.append(f"[{kind} {file.name or file.media_type} was made, and is shown to the user.]")
+        text = "\n\n".join(texts)
+        return text if len(text) <= LONGEST else text[: LONGEST - len(CUT)] + CUT, parts
+
+    async def _change(self, task: Task, id: str, step: str, verb: Callable[[ToolCall, datetime], None]) -> ToolCall:
+        return await self._changed(task.cause, id, step, verb)
+
+    async def _changed(self, cause: Cause, id: str, step: str, verb: Callable[[ToolCall, datetime], None]) -> ToolCall:
+        at = datetime.now(UTC)
+
+        def decide(call: ToolCall | None) -> ToolCall:
+            assert call is not None
+            verb(call, at)
+            return call
+
+        change = await self.repository.change(ToolCall, id, _metadata(cause, id, f"{step}:{cause.attempt}"), decide)
+        return change.aggregate
+
+
+def _citation(hit: Hit, name: str) -> dict[str, Any]:
+    return {
+        "dataset": hit.dataset,
+        "document": hit.document,
+        "document_name": name,
+        "segment": hit.id,
+        "segment_position": hit.entry.position,
+        "page": hit.entry.page,
+        "heading": hit.entry.heading,
+        "content": hit.entry.content,
+        "score": hit.score,
+    }
+
+
+def observation(call: ToolCall, asked: Asked) -> Observed:
+    """The result as the model is given it: a long text is quoted, not recorded again with each prompt."""
+    if call.status == "completed":
+        text = call.text or "The tool gave no result."
+        return Observed(asked, text, f"tool_call/{call.id}" if len(call.text) >= QUOTED else "")
+    return Observed(asked, f"The call was {call.status}: {call.reason or 'no reason is known.'}")
+
+
+def _only(schema: dict[str, Any]) -> str | None:
+    """The only argument of a tool; None where it has several, or none."""
+    names = list(schema.get("properties") or ())
+    return names[0] if len(names) == 1 else None
+
+
+def _gone(call: ToolCall, at: datetime) -> None:
+    call.fail(at, code="unknown_tool", reason="The tool is not offered any more.", duration_ms=None)
+
+
+def _lose(call: ToolCall, at: datetime) -> None:
+    call.fail(at, code="lost", reason=UNKNOWN, duration_ms=None)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    match error:
+        case ToolError():
+            return error.code, error.reason
+        case TooLarge():
+            return "too_large", f"The result cannot be stored. {error}"
+        case Erased():
+            return "erased", "The person was erased before the result was stored."
+    return "unreachable", str(error)
+
+
+def _metadata(cause: Cause, call: str, step: str) -> Metadata:
+    return cause.metadata.caused(commit_id(cause.metadata.id, f"{call}:{step}"))
