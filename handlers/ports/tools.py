@@ -38,9 +38,9 @@ class Output(NamedTuple):
 class Result:
     """The result of a tool.
 
-    `text` is for the model, as are `passages`, which are numbered and cited; `names` are the names of their documents by
-    id. `parts` are those of `tool_call.completed` that are data: `json`, `link`. `files` are stored, and the model reads
-    only that they were made.
+    `text` is for the model, as are `passages`, which are numbered and cited; `names` are the names of their documents
+    by id. `parts` are those of `tool_call.completed` that are data: `json`, `link`. `files` are stored, and the model
+    reads only that they were made.
     """
 
     text: str = ""

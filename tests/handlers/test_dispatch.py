@@ -390,6 +390,8 @@ class Anything:
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+        await desk.done("toolset.register", name="mail", kind="mcp", mcp={"url": "https://mail.example/mcp"})
+        ids["held"] = await desk.held(ids["app"], ids["conversation"], ids["message"])
         await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "m"}]}])
         for verb in ("set", "impose"):
             await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
@@ -546,6 +548,15 @@ class Anything:
                 "wait_s": st.integers(0, 300),
             },
             "route.remove": {"route": st.just("fast")},
+            "toolset.register": {
+                "name": st.just("mail"),
+                "kind": st.just("mcp"),
+                "mcp": st.just({"url": "https://mail.example/mcp"}),
+                "secret": text | st.none(),
+            },
+            **{f"toolset.{verb}": {"toolset": st.just("mail")} for verb in ("refresh", "remove")},
+            "tool_call.release": {"tool_call": st.just(ids["held"])},
+            "tool_call.refuse": {"tool_call": st.just(ids["held"]), "reason": text},
             "budget.set": {
                 "name": st.just("month"),
                 "scope": st.sampled_from(["tenant", "model", "user"]),
