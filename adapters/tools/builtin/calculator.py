@@ -56,8 +56,10 @@ def value(expression: str) -> str:
         raise _wrong(f"It cannot be calculated: {type(error).__name__}.") from None
     if parser.token is not None:
         raise _wrong(f"{parser.token!r} is not expected there.")
+    if not found.is_finite():
+        raise _wrong("It cannot be calculated: it has no finite value.")
     if found == found.to_integral_value() and found.adjusted() < DIGITS:
-        return f"{found.quantize(Decimal(1), context=_CONTEXT):f}"
+        return f"{int(found)}"
     return str(Context(15).plus(found).normalize(Context(15)))
 
 

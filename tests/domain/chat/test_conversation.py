@@ -681,3 +681,43 @@ def test_a_question_that_is_asked_again_has_its_files() -> None:
         file(id=file_id(SECOND, 0), segments=None),
         file(id=file_id(SECOND, 1), segments=None, **fetched),
     ]
+
+
+# --- calls of tools that wait -----------------------------------------------------------------------------------------
+
+WAITS, OTHER = new_id(), new_id()
+
+
+def held(conversation: Conversation) -> None:
+    conversation.answering(NOW, message=FIRST)
+    conversation.hold(NOW, message=FIRST, calls=[WAITS, OTHER])
+
+
+def decide(conversation: Conversation) -> None:
+    conversation.decide(NOW, message=FIRST, call=WAITS)
+
+
+def test_an_answer_is_held_and_goes_on_when_a_call_is_decided() -> None:
+    scenario = given(conversation(), ask, held)
+    assert scenario.aggregate.is_held(FIRST)
+    assert not scenario.aggregate.ended(FIRST)
+    scenario.once(decide, Conversation.ToolDecided, Conversation.Resumed, app=scenario.aggregate.app)
+    assert scenario.aggregate.messages[FIRST]["status"] == "asked"
+
+
+def test_an_answer_is_not_held_for_a_call_that_was_decided_before() -> None:
+    scenario = given(conversation(), ask, answering)
+    scenario.when(decide).then(Conversation.ToolDecided, call=WAITS)
+    scenario.when(lambda it: it.hold(NOW, message=FIRST, calls=[WAITS])).nothing()
+    scenario.when(lambda it: it.hold(NOW, message=FIRST, calls=[OTHER])).then(Conversation.Held)
+
+
+def test_a_stop_has_an_answer_that_is_held_go_on() -> None:
+    scenario = given(conversation(), ask, held)
+    scenario.when(lambda it: it.stop(NOW, message=FIRST)).then(Conversation.StopRequested, Conversation.Resumed)
+
+
+def test_another_strategy_is_recorded_once() -> None:
+    change: Any = {"round": 2, "before": "tools", "strategy": "schema", "reason": "No tools."}
+    scenario = given(conversation(), ask, answering)
+    scenario.once(lambda it: it.change_strategy(NOW, message=FIRST, **change), Conversation.StrategyChanged, **change)
