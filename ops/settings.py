@@ -28,6 +28,7 @@ from pydantic_settings import (
 from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
+from adapters.tools.sql.connections import connections
 from domain.access.limits import parsed
 from domain.access.tenant import TENANT
 from domain.chat.file import FileLimits
@@ -187,6 +188,12 @@ class Settings(BaseSettings):
         "",
         description="Addresses without a public one that files of questions may be fetched from, in the form of "
         "HEADRACE_EGRESS_ALLOW; end users choose them. Empty: none.",
+    )
+    tool_databases: SecretStr = Field(
+        SecretStr(""),
+        description="Databases that agents of tenants may query, as JSON: "
+        '`{"sales": {"url": "postgresql://…", "tenants": ["acme"]}}`; `*` stands for all tenants. The login must only '
+        "read. See [tools](tools.md#databases).",
     )
     projector_processes: int = Field(
         2,
@@ -393,6 +400,12 @@ class Settings(BaseSettings):
     def _allowed(cls, entries: str) -> str:
         allowances(entries)
         return entries
+
+    @field_validator("tool_databases")
+    @classmethod
+    def _connections(cls, text: SecretStr) -> SecretStr:
+        connections(text.get_secret_value())
+        return text
 
     @field_validator("mask_presidio")
     @classmethod

@@ -18,7 +18,7 @@ tool_calls = ReadModel(
     "Calls of tools, each recorded before it is made. They outlive what they were made for.",
     key("id", "Call, and the key by which an idempotent tool knows it again."),
     required("toolset", Text, "Toolset, in toolsets, or builtin; empty for a tool that was not offered."),
-    required("kind", Text, "Kind of the toolset: builtin, openapi, mcp, app, dataset or plugin; empty likewise."),
+    required("kind", Text, "Kind of the toolset: builtin, openapi, mcp, app, dataset, sql or plugin; empty likewise."),
     required("tool", Text, "Tool, by its name in the toolset; empty likewise."),
     required("name", Text, "Name that the model called it by."),
     required("digest", Text, "Blob with the list of tools that it was taken from; empty for the built-in ones."),

@@ -14,7 +14,7 @@ toolsets = ReadModel(
     "toolsets",
     "Toolsets that were registered. Their secrets are in no table.",
     key("id", "Name that apps call the toolset by."),
-    required("kind", Text, "openapi, mcp, app, dataset or plugin."),
+    required("kind", Text, "openapi, mcp, app, dataset, sql or plugin."),
     required("description", Text, "Description, for people."),
     required("settings", JSONB, "Settings of its kind."),
     required("has_secret", Boolean, "It has a secret."),

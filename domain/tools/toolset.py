@@ -15,7 +15,7 @@ from domain import aggregate
 from domain.aggregate import Aggregate
 from domain.tools.tool import Listed
 
-Kind = Literal["openapi", "mcp", "app", "dataset", "plugin"]
+Kind = Literal["openapi", "mcp", "app", "dataset", "sql", "plugin"]
 
 
 class Secret(TypedDict):
@@ -35,7 +35,7 @@ class ToolsetSettings(TypedDict):
     timeout_s: float
 
 
-ToolsetKind = Annotated[str, "Kind: `openapi`, `mcp`, `app`, `dataset` or `plugin`."]
+ToolsetKind = Annotated[str, "Kind: `openapi`, `mcp`, `app`, `dataset`, `sql` or `plugin`."]
 Settings = Annotated[dict[str, Any], "Settings of its kind, see [tools](tools.md)."]
 Sealed = Annotated[Secret | None, "Secret that its server asks for; null for none."]
 Timeout = Annotated[float, "Time limit of a call, in seconds."]

@@ -15,8 +15,8 @@ from handlers.commands.fields import AppId, Command, DatasetId, Description, Han
 from handlers.commands.models import HINT, SHORTEST, Key
 from handlers.commands.preparation import Change, MakeOrChange, Preparation
 
-MOST_SCHEMA = 8 * 2**20
-"""Maximum bytes of an OpenAPI document."""
+MOST_SCHEMA, MOST_FILE = 8 * 2**20, 64 * 2**20
+"""Maximum bytes of an OpenAPI document, and of a SQLite file."""
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@?#\\]+(\?[^\s#\\]*)?$", max_length=2000)]
 
@@ -95,6 +95,21 @@ class DatasetToolFields(Part):
     top_k: Annotated[int, Field(ge=1, le=50)] = Field(5, description="Maximum number of passages of a search")
 
 
+class SqlFields(Part):
+    """A database that is queried; it is only read."""
+
+    connection: Handle | None = Field(
+        None, description="Database that the operator of the installation has named for this tenant; null for a file"
+    )
+    digest: Sha256 | None = Field(None, description="SHA-256 in hex of the blob with a SQLite file, at most 64 MiB")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SqlFields:
+        if (self.connection is None) == (self.digest is None):
+            raise ValueError("connection or digest must say which database it is, and only one of them")
+        return self
+
+
 def _not_builtin(name: str) -> str:
     if name == BUILTIN:
         raise ValueError("Must not be 'builtin', which is the toolset that is always there")
@@ -116,6 +131,7 @@ class RegisterToolset(Command):
     mcp: McpFields | None = Field(None, description="Of kind `mcp`: the server")
     app: AppToolFields | None = Field(None, description="Of kind `app`: the app")
     dataset: DatasetToolFields | None = Field(None, description="Of kind `dataset`: the knowledge base")
+    sql: SqlFields | None = Field(None, description="Of kind `sql`: the database")
     secret: Key | None = Field(
         None, description="Secret that its server asks for, empty for none; null keeps the one that it has"
     )
@@ -123,7 +139,7 @@ class RegisterToolset(Command):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> RegisterToolset:
-        for kind in ("openapi", "mcp", "app", "dataset"):
+        for kind in ("openapi", "mcp", "app", "dataset", "sql"):
             if (getattr(self, kind) is not None) != (self.kind == kind):
                 raise ValueError(f"{kind} is what a toolset of kind '{kind}' needs, and no other has")
         return self
@@ -165,7 +181,9 @@ class RefuseCall(Command):
 async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange[Toolset]:
     settings = command.settings()
     if command.openapi and command.openapi.digest:
-        await _keep(command.openapi.digest, given)
+        await _keep(command.openapi.digest, "openapi.digest", MOST_SCHEMA, given)
+    if command.sql and command.sql.digest:
+        await _keep(command.sql.digest, "sql.digest", MOST_FILE, given)
     new = None
     if command.secret:
         hint = command.secret[-HINT:] if len(command.secret) >= SHORTEST else ""
@@ -197,14 +215,14 @@ def _same_place(toolset: Toolset, command: RegisterToolset) -> bool:
     return toolset.kind == command.kind and all(known.get(place) == now.get(place) for place in places)
 
 
-async def _keep(digest: str, given: Preparation) -> None:
+async def _keep(digest: str, field: str, most: int, given: Preparation) -> None:
+    """Keep a blob that the toolset needs. Raises: Rejection `not_found`, `too_large`."""
     size = await given.ports.blobs.keep(given.tenant, digest)
     if size is None:
-        sentence = f"There is no blob {given.tenant}/{digest}; put the document into the object store first."
-        raise Rejection("not_found", sentence, "openapi.digest")
-    if size > MOST_SCHEMA:
-        sentence = f"An OpenAPI document must not exceed {MOST_SCHEMA // 2**20} MiB."
-        raise Rejection("too_large", sentence, "openapi.digest")
+        sentence = f"There is no blob {given.tenant}/{digest}; put the file into the object store first."
+        raise Rejection("not_found", sentence, field)
+    if size > most:
+        raise Rejection("too_large", f"The file must not exceed {most // 2**20} MiB.", field)
 
 
 async def refresh(command: RefreshToolset, given: Preparation) -> Change[Toolset]:

@@ -30,6 +30,8 @@ from adapters.tools.builtin.page import FetchPage
 from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
 from adapters.tools.builtin.toolbox import BuiltinToolbox
 from adapters.tools.registry import KindsOfToolboxes, Make
+from adapters.tools.sql.connections import connections
+from adapters.tools.sql.toolbox import SqlToolboxes
 from domain.models.model import Model
 from domain.models.provider import Provider
 from domain.models.route import ModelRoute
@@ -113,7 +115,13 @@ async def begin(wiring: Wiring) -> None:
         wiring.settings.file_limits,
     )
     schemas = await wiring.open.enter_async_context(ContainedSchemas(await wiring.sandbox()))
+    sql = await wiring.open.enter_async_context(
+        SqlToolboxes(
+            await wiring.sandbox(), wiring.blobs, connections(wiring.settings.tool_databases.get_secret_value())
+        )
+    )
     kinds: dict[str, Make] = {
+        "sql": sql,
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
     }
     toolboxes = KindsOfToolboxes(BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve)), kinds)

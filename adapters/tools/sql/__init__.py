@@ -1,0 +1,1 @@
+"""Toolsets of kind `sql`: queries of a database that only reads."""
