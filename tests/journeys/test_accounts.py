@@ -154,6 +154,7 @@ async def test_from_the_first_owner_to_a_key_that_is_used_and_revoked(stack: Sta
     assert await table_digests(stack.postgres_url) == digests
 
 
+@pytest.mark.long
 async def test_an_export_holds_all_of_a_tenant_and_nothing_of_others(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ async def until(stack: Stack, count: int, *arguments: str) -> list[dict[str, Any
     return found
 
 
+@pytest.mark.long
 async def test_what_was_accepted_rejected_and_refused_is_read_and_addresses_are_erased(stack: Stack) -> None:
     await stack.start("view", HEADRACE_AUDIT_READS="true")
     url = (stack.settings.home / "run" / "viewer.url").read_text("utf-8")

@@ -36,6 +36,7 @@ def contains(log: Path, what: str) -> bool:
     return what in log.read_text()
 
 
+@pytest.mark.long
 async def test_workers_wait_for_a_server_and_can_be_stopped_meanwhile(
     lone_nats: EmbeddedNats, postgres_to_be: EmbeddedPostgres, tmp_path: Path
 ) -> None:

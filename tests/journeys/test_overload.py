@@ -145,6 +145,7 @@ async def drained(stack: Stack) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.long
 async def test_publishers_are_refused_and_what_was_accepted_is_done(overrun: Stack, nats: EmbeddedNats) -> None:
     memory = Memory(await processes(overrun, nats))
     watching = asyncio.create_task(memory.watch())

@@ -117,6 +117,7 @@ async def test_what_is_no_entry_of_the_keys_erases_no_person(stack: Stack) -> No
     await stack.until("SELECT FROM headrace.messages WHERE query = 'Who else?'")
 
 
+@pytest.mark.long
 async def test_an_event_of_a_newer_version_waits_for_the_upgrade(stack: Stack) -> None:
     app = await stack.make("app.create", name="sold")
     body = [{"type": "app.sold.v1", "version": 2, "state": {"timestamp": "2026-05-04T08:00:00+00:00", "price": 1}}]

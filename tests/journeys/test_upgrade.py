@@ -58,6 +58,7 @@ def headrace(settings: Settings, *arguments: str) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.long
 async def test_what_an_older_version_has_archived_is_all_there(folder: Path) -> None:
     settings = Settings.load(home=folder / "home", archive_url=str(folder / "archive"), view_address="127.0.0.1:0")
     [restored] = headrace(settings, "restore", "--trust")

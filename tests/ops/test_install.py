@@ -96,6 +96,7 @@ def test_a_package_without_a_listed_digest_is_not_installed(
     assert install.installed("parcel") is (listed == "right")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_the_default_build_of_torch_is_installed_where_the_cpu_build_is_offered_too(
     tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -107,6 +108,7 @@ def test_the_default_build_of_torch_is_installed_where_the_cpu_build_is_offered_
     assert install.installed("torch", "1.0")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_the_cpu_build_of_a_folder_is_installed_without_the_libraries_of_cuda(
     tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -243,6 +243,7 @@ async def handbook(sandbox: Sandbox) -> Collection:
     return Collection(documents, {id: id for id in qrels}, qrels)
 
 
+@pytest.mark.long
 async def test_hybrid_finds_what_the_handbook_answers(sandbox: Sandbox, database_url: str, lexical_model: str) -> None:
     collection = await handbook(sandbox)
     assert all(collection.qrels.values())

@@ -197,6 +197,7 @@ async def test_a_given_secret_is_taken_and_taken_once(headrace: Cli, home: Path,
         assert done["secrets"][0]["id"] == key_id(OTHER)
 
 
+@pytest.mark.long
 async def test_a_kill_at_any_moment_loses_nothing(headrace: Cli, home: Path) -> None:
     settings, count = Settings.load(home=home), 300
     async with server(home) as (_, client):

@@ -99,6 +99,7 @@ async def test_a_rebuild_from_the_streams_gives_the_rows_of_the_projector(tmp_pa
     assert gc.isenabled()
 
 
+@pytest.mark.long
 async def test_a_killed_rebuild_goes_on_where_it_was(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
