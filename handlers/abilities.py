@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from domain.builtin import BUILTIN
 from domain.models.abilities import EXTRACTIVE
 from domain.models.model import Model, model_id
-from domain.models.provider import BUILTIN
 from handlers.repository import Repository
 
 

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import nats.errors
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream import nats_py, streams
@@ -28,19 +29,33 @@ from adapters.sandbox.child import Sandbox
 from adapters.sandbox.choice import Choice, choose
 from domain.access.limits import parsed
 from domain.log import Commit
+from domain.models.model import Model
+from domain.models.provider import Provider
+from domain.models.route import ModelRoute
 from handlers.access.quota import Quota
 from handlers.files import Files
 from handlers.models.grants import Grants, Price
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
+from handlers.ports.models import Client as ModelClient
+from handlers.ports.models import Models, RemoteEmbedder
+from handlers.ports.outages import Outages
 from handlers.repository import Repository
 from ops.blob_choice import open_blobs
 from ops.settings import Settings, without_secrets
 
 if TYPE_CHECKING:
-    from adapters.embedding.models import NatsEmbeddingModels
+    from adapters.jetstream.outages import NatsOutages
+    from adapters.models.registry import ConnectedModel, OfProviders
+    from adapters.models.server import Patience
     from handlers.knowledge.embed import Embed
+    from handlers.models.choose import Choose
+    from handlers.models.embeddings import Embeddings
+
+C = TypeVar("C", bound=ModelClient)
+
+M = TypeVar("M", bound="ConnectedModel")
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +86,8 @@ class Wiring:
         """
         self._within_s = within_s
         self._prices: Price | None = None
+        self._outages: NatsOutages | None = None
+        self._choosing: list[Choose[Any]] = []
         self.settings = settings
         self.name = f"headrace {name}"
         self.guest = guest
@@ -176,11 +193,62 @@ class Wiring:
         await set_up_index(self.settings)
         return await self.open.enter_async_context(open_index(self.settings))
 
-    async def embedding_models(self) -> NatsEmbeddingModels:
+    async def registered(self, tenant: str, name: str) -> Provider | None:
+        """A tenant's provider by its name, as it was registered last."""
+        return await self.repository.get(Provider, tenant, name)
+
+    async def outages(self) -> Outages:
+        """The outages of providers, as all workers know them."""
+        if self._outages is None:
+            from adapters.jetstream.outages import NatsOutages
+
+            self._outages = NatsOutages(self.nc)
+            await self._outages.start()
+        return self._outages
+
+    async def choose(self, models: Models[C], **limits: Any) -> Choose[C]:
+        """Chooses among the models, within these limits of tries; it hears of changes to routes, providers and facts of
+        models."""
+        from adapters.models.catalogue import LogCatalogue
+        from handlers.models.choose import Choose
+        from ops.values import prices
+
+        catalogue = LogCatalogue(self.repository, prices(self.settings))
+        choose = Choose(self.repository, models, await self.outages(), catalogue, JetStreamCounters(self.nc), **limits)
+        if not self._choosing:
+            for noun in (Provider, Model, ModelRoute):
+                await self.nc.subscribe(f"evt.*.{noun.TOPIC}.*", cb=self._changed)
+        self._choosing.append(choose)
+        return choose
+
+    async def _changed(self, message: Msg) -> None:
+        for each in self._choosing:
+            each.forget(message.subject.split(".")[1])
+
+    async def providers(
+        self, kinds: Mapping[str, Callable[..., M]], what: str, patience: Patience | None = None
+    ) -> OfProviders[M]:
+        """The models of providers, `what` they are in words, by these clients; closed with the wiring."""
+        from adapters.models.registry import OfProviders
+        from adapters.models.server import Patience
+        from ops.egress import egress
+
+        silence = self.settings.model_timeout_s
+        patience = patience or Patience(first_token=silence, between_tokens=silence)
+        outages = await self.outages()
+        found = OfProviders(kinds, what, self.registered, self.vault.open, egress(self.settings), patience, outages)
+        self.open.push_async_callback(found.close)
+        return found
+
+    async def embeddings(self) -> Embeddings:
+        """The embedding models, of the workers and of providers."""
         from adapters.embedding.models import NatsEmbeddingModels
+        from adapters.models.kinds import EMBEDDERS
+        from handlers.models.embeddings import Embeddings
 
         models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models, await self.sandbox())
-        return await self.open.enter_async_context(models)
+        remote: Models[RemoteEmbedder] = await self.providers(EMBEDDERS, "embedding models")
+        return Embeddings(self.calls, await self.open.enter_async_context(models), await self.choose(remote))
 
     async def embed(self) -> Embed:
         """The embedding use case, with its cache."""
@@ -190,7 +258,7 @@ class Wiring:
         cache = await self.open.enter_async_context(
             PostgresEmbeddingCache(self.settings.postgres_url, most=self.settings.embedding_cache_mb * 2**20)
         )
-        return Embed(self.calls, cache)
+        return Embed(cache)
 
 
 async def _note(error: Exception) -> None:

@@ -59,6 +59,7 @@ app_annotation_settings = ReadModel(
     required("enabled", Boolean, "Stored answers are given."),
     required("score_threshold", Double, "Minimum cosine of two questions, up to 1."),
     optional("embedding_model", Text, "Embedding model that was chosen; null for the default of the workers."),
+    optional("embedding_model_provider", Text, "Provider of that model; `builtin`: the workers run it."),
     optional("active_embedding_model", Text, "Model that questions are compared by; null until all are embedded."),
     required("created_user_id", Text, "Actor who set them last."),
     required("created_at", Time, "When they were first set."),
@@ -135,7 +136,8 @@ def reply_set(row: Row, event: App.AnnotationReplySet, message: Recorded) -> Row
     return {
         "enabled": event.enabled,
         "score_threshold": event.score_threshold,
-        "embedding_model": event.embedding_model,
+        "embedding_model": event.embedding and event.embedding["model"],
+        "embedding_model_provider": event.embedding and event.embedding["provider"],
         "created_user_id": message.metadata.actor,
     }
 

@@ -6,10 +6,10 @@ from sqlalchemy import BigInteger, Boolean, Double, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
+from domain.builtin import BUILTIN
 from domain.log import Recorded
 from domain.models.model import model_id
 from domain.models.model_call import ModelCall, TokenUsage
-from domain.models.provider import BUILTIN
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.engine.values import Values

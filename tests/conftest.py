@@ -83,6 +83,7 @@ STACK = (
     "contracts/test_chat_model.py",
     "journeys/test_around.py",
     "journeys/test_bad_input.py",
+    "journeys/test_embedding_provider.py",
     "journeys/test_fairness.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from threading import Lock
 from typing import Any
 
 import uvicorn
@@ -25,9 +26,11 @@ def _application(folder: str, key: str) -> Starlette:
     from sentence_transformers import CrossEncoder
 
     model: Any = CrossEncoder(folder, device="cpu", local_files_only=True)
+    alone = Lock()  # the padding of a tokenizer is a state of it
 
     def scores(query: str, texts: list[str]) -> list[tuple[int, float]]:
-        found = model.predict([(query, text) for text in texts], show_progress_bar=False).tolist()
+        with alone:
+            found = model.predict([(query, text) for text in texts], show_progress_bar=False).tolist()
         return sorted(enumerate(found), key=lambda pair: -pair[1])
 
     async def like_jina(request: Request) -> Response:
@@ -41,7 +44,8 @@ def _application(folder: str, key: str) -> Starlette:
             {"index": index, "relevance_score": score, "document": {"text": asked["documents"][index]}}
             for index, score in found
         ]
-        used = len(model.tokenizer(asked["documents"])["input_ids"])
+        with alone:
+            used = len(model.tokenizer(asked["documents"])["input_ids"])
         answer = {"id": "rerank-1", "model": "lexical-2", "usage": {"total_tokens": used}}
         return JSONResponse({**answer, "results": results[: asked["top_n"]]})
 

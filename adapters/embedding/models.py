@@ -12,7 +12,7 @@ from adapters.embedding.client import NatsEmbedder
 from adapters.model_files import model_name
 from adapters.sandbox.child import Sandbox
 from adapters.segmenting.contained import ContainedSegmenter
-from handlers.ports.documents import Embedding
+from handlers.ports.documents import Embedding, Segmenter
 from handlers.ports.log import Unavailable
 
 
@@ -37,6 +37,11 @@ class NatsEmbeddingModels:
 
     async def __aexit__(self, *_: object) -> None:
         await self._close.aclose()
+
+    @property
+    def segmenter(self) -> Segmenter:
+        segmenter, _ = self._open[self.default]
+        return segmenter
 
     async def get(self, name: str) -> Embedding:
         if name not in self._open:

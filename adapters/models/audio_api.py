@@ -45,7 +45,7 @@ class TranscriptionApi:
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, TRANSCRIPTIONS, outages, headers)
         self.server, self.close = self._at.name, self._at.close
-        self.rest, self.rests_until = self._at.rest, self._at.rests_until
+        self.rest = self._at.rest
 
     async def transcribe(
         self, model: str, audio: bytes, media_type: str, *, language: str = "", prompt: str = ""
@@ -102,11 +102,11 @@ class SpeechApi:
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, SPEECH, outages, headers)
         self.server, self.close = self._at.name, self._at.close
-        self.rest, self.rests_until = self._at.rest, self._at.rests_until
+        self.rest = self._at.rest
 
     async def speak(self, model: str, text: str, *, voice: str, format: str = "mp3") -> AsyncGenerator[bytes, None]:
         body = {"model": model, "input": text, "voice": voice, "response_format": format}
-        async with aclosing(self._at.tries(lambda deadline: self._try(body, deadline))) as pieces:
+        async with aclosing(self._at.once(lambda deadline: self._try(body, deadline))) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from domain.builtin import BUILTIN
 from domain.models.model import Facts, Model, merged, model_id
-from domain.models.provider import BUILTIN
 from handlers.models.choose import Known
 from handlers.models.rates import Rate
 from handlers.repository import Repository

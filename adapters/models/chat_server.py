@@ -107,7 +107,7 @@ class ChatServer:
         headers = self._wire.headers(key)
         self._at = ModelServer(egress, tenant, self._wire.base_url, key, patience, self._wire.PATH, outages, headers)
         self.server, self.close = self._at.name, self._at.close
-        self.rest, self.rests_until = self._at.rest, self._at.rests_until
+        self.rest = self._at.rest
         self._patience = patience
 
     @property
@@ -137,19 +137,13 @@ class ChatServer:
             raise Fault("bad_request", f"The model's parameters may not set {', '.join(taken)}.").error
         if fault := self._wire.refusal(request):
             raise fault.error
-        if fault := self._at.refusal():
-            raise fault.error
         sent = self._wire.sent(request)
-        deadline = asyncio.get_running_loop().time() + self._patience.total
-        try:
-            async with aclosing(self._try(request, sent, deadline)) as deltas:
-                async for delta in deltas:
-                    yield delta
-            return
-        except Failed as failed:
-            fault = failed.fault
-        # Outside of the except clause, so that an error of the transport (with the key) is not its context.
-        raise (fault._replace(passing=True, pause=0.0) if self._wire.learns(sent, fault) else fault).error
+        tried = self._at.once(
+            lambda deadline: self._try(request, sent, deadline), lambda fault: self._wire.learns(sent, fault)
+        )
+        async with aclosing(tried) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def _try(self, request: ChatRequest, sent: Sent, deadline: float) -> AsyncGenerator[Delta, None]:
         """One request and its answer. Raises: Failed."""

@@ -29,8 +29,6 @@ class Wire(Protocol):
     """The wire format of a kind of server."""
 
     PATH: str
-    BATCH: int
-    """Maximum number of texts in a request."""
 
     def __init__(self, base_url: str) -> None: ...
 
@@ -50,7 +48,6 @@ class Wire(Protocol):
 
 class OpenAIEmbeddings:
     PATH = "/embeddings"
-    BATCH = 256
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -69,7 +66,6 @@ class OpenAIEmbeddings:
 
 class OllamaEmbeddings:
     PATH = "/api/embed"
-    BATCH = 256
 
     def __init__(self, base_url: str) -> None:
         self.base_url = Ollama(base_url).base_url
@@ -86,7 +82,6 @@ class OllamaEmbeddings:
 
 class GeminiEmbeddings:
     PATH = "/models"
-    BATCH = 100
 
     def __init__(self, base_url: str) -> None:
         self.base_url = Gemini(base_url).base_url
@@ -103,7 +98,7 @@ class GeminiEmbeddings:
 
 
 class EmbeddingApi:
-    """The embedding models of one server; texts go in batches, one after another."""
+    """The embedding models of one server."""
 
     def __init__(
         self,
@@ -120,20 +115,10 @@ class EmbeddingApi:
         headers = self._wire.headers(key)
         self._at = ModelServer(egress, tenant, self._wire.base_url, key, patience, self._wire.PATH, outages, headers)
         self.server, self.close = self._at.name, self._at.close
-        self.rest, self.rests_until = self._at.rest, self._at.rests_until
+        self.rest = self._at.rest
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """As the port; `usage` is None unless the server counts every batch. Raises: ModelError."""
-        batches = [texts[start : start + self._wire.BATCH] for start in range(0, len(texts), self._wire.BATCH)]
-        found = [await self._embed(model, batch) for batch in batches]
-        counted = [each.usage for each in found if each.usage]
-        usage = ChatUsage(sum(each.prompt_tokens for each in counted), 0, raw=counted[0].raw) if counted else None
-        if len({each.vectors.shape[1] for each in found}) > 1:
-            raise self._at.fault(ValueError("vectors of several dimensions."), answering=True, begun=False).error
-        vectors = np.concatenate([each.vectors for each in found]) if found else np.zeros((0, 0), np.float32)
-        return Embeddings(vectors, usage if len(counted) == len(found) else None, found[0].model if found else None)
-
-    async def _embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """As the port."""
         body, path = self._wire.sent(model, texts)
 
         def send() -> Awaitable[httpx2.Response]:

@@ -7,109 +7,39 @@ The request is `{"point": "app.moderation.input", "params": {app_id, inputs, que
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Mapping
 from typing import Any
 
-import httpx2
 import orjson
 
-from adapters.egress.client import Egress, GuardedClient
-from adapters.models.faults import WITHHELD, fault_of
-from adapters.models.registry import Registered, Unseal
-from adapters.models.server import address, bearer, host_of, unsendable
-from adapters.models.withheld import withheld
-from adapters.tracing import requesting
-from domain.models.provider import choose
-from handlers.ports.filters import Check, Filter, Finding
-from handlers.ports.models import ModelError
-
-CONNECT_S = 5.0
-"""Time limit of a connection, in seconds."""
+from adapters.egress.client import Egress
+from adapters.models.server import PATIENCE, ModelServer, Patience
+from handlers.ports.filters import Check, Finding
+from handlers.ports.outages import Outages
 
 MOST_BYTES = 1024 * 1024
 """Maximum size of an answer, in bytes: it may repeat the question and the inputs."""
 
-CLIENTS = 256
-"""Maximum number of clients that are kept open."""
-
-
-class TenantFilters:
-    """Filters by provider; connections stay open until closed."""
-
-    def __init__(self, registered: Registered, unseal: Unseal, egress: Egress) -> None:
-        self._registered = registered
-        self._unseal = unseal
-        self._egress = egress
-        self._clients: dict[tuple[str, str], GuardedClient] = {}
-
-    async def get(self, tenant: str, provider: str) -> Filter:
-        found = await self._registered(tenant, provider)
-        if found is None or found.deleted:
-            raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
-        credential = choose(found.credentials, {}, 0, random.random())
-        key = self._unseal(tenant, credential["sealed_key"]) if credential and credential["sealed_key"] else ""
-        server = tenant, address(found.base_url)
-        if (client := self._clients.pop(server, None)) is None:
-            client = self._egress.client(tenant, connect_s=CONNECT_S)
-        self._clients[server] = client
-        if len(self._clients) > CLIENTS:
-            await self._clients.pop(next(iter(self._clients))).aclose()
-        return FilterApi(client, found.base_url, key)
-
-    async def close(self) -> None:
-        clients = list(self._clients.values())
-        self._clients.clear()
-        await asyncio.gather(*(client.aclose() for client in clients))
-
 
 class FilterApi:
-    """The filter at one address. The key is never part of an error."""
+    """The filter at one address."""
 
-    def __init__(self, client: GuardedClient, url: str, key: str) -> None:
+    def __init__(
+        self,
+        egress: Egress,
+        tenant: str,
+        url: str,
+        key: str = "",
+        patience: Patience = PATIENCE,
+        outages: Outages | None = None,
+    ) -> None:
         """Raises: ModelError `unreachable` when the address is invalid."""
-        self._client = client
-        self._url = url
-        self._key = key
-        self._address = address(url)
-        self.server = host_of(self._address)
+        path = "/" if url.partition("?")[0].endswith("/") else ""
+        self._at = ModelServer(egress, tenant, url, key, patience, path, outages)
+        self.server, self.close, self.rest = self._at.name, self._at.close, self._at.rest
 
     async def check(self, check: Check) -> Finding:
-        if fault := unsendable(self._key):
-            raise fault.error
-        headers = {"Content-Type": "application/json", **bearer(self._key)}
-        answering = False
-        try:
-            with requesting("POST", "/", self._address):
-                content = orjson.dumps(request(check))
-                async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
-                    answering = True
-                    body = await _body(response)
-        except httpx2.HTTPError as error:
-            raise self._error(error, answering=answering) from None
-        if response.status_code >= 300:
-            raise self._refused(response.status_code, body)
-        return read(withheld(body.decode(errors="replace"), self._key), check)
-
-    def _error(self, error: httpx2.HTTPError, *, answering: bool) -> ModelError:
-        internal = self._client.internal
-        return fault_of(error, self._address, self._key, answering=answering, begun=False, internal=internal).error
-
-    def _refused(self, status: int, body: bytes) -> ModelError:
-        said = WITHHELD if self._client.internal else withheld(body[:200].decode(errors="replace"), self._key)
-        code = "unauthorized" if status in (401, 403) else "server_error" if status >= 500 else "bad_request"
-        return ModelError(code, f"{self._address} answered with status {status}: {' '.join(said.split())}")
-
-
-async def _body(response: httpx2.Response) -> bytes:
-    """Raises: ModelError `too_large`."""
-    body = bytearray()
-    async for part in response.aiter_bytes():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise ModelError("too_large", f"The filter's answer has more than {MOST_BYTES:,} bytes.")
-    return bytes(body)
+        return await self._at.ask(lambda: self._at.post(request(check)), lambda answer: read(answer, check), MOST_BYTES)
 
 
 def request(check: Check) -> dict[str, Any]:
@@ -121,13 +51,10 @@ def request(check: Check) -> dict[str, Any]:
 
 
 def read(body: str, check: Check) -> Finding:
-    """The verdict in an answer. Raises: ModelError `server_error` when there is none."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        answer = None
+    """The verdict in an answer. Raises: ValueError when there is none."""
+    answer = orjson.loads(body)
     if not isinstance(answer, dict) or not isinstance(flagged := answer.get("flagged"), bool):
-        raise ModelError("server_error", "The filter's answer has no field flagged that is true or false.")
+        raise ValueError("an answer without a field flagged that is true or false.")
     return Finding(flagged, dict(_changed(answer, check)) if flagged else {})
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from nats.aio.client import Client
+from nats.aio.client import Client as Bus
 
 from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
-from adapters.models import extractive, rerank_api, server
+from adapters.models import extractive, server
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Answering, Extractive
 from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
-from domain.models.provider import BUILTIN, Credential, Provider, choose
-from handlers.ports.models import Access, ModelError, Reranker, Rest
+from domain.builtin import BUILTIN
+from domain.models.provider import Credential, Provider
+from handlers.ports.models import Access, ChatModel, Client, ModelError, Reranker, Rest
 from handlers.ports.outages import Outages
 
 Registered = Callable[[str, str], Awaitable[Provider | None]]
@@ -34,16 +34,15 @@ NO_CREDENTIAL = Credential(name="", weight=1, sealed_key="", hint="")
 class Connected(Protocol):
     def rest(self) -> Rest | None: ...
 
-    def rests_until(self) -> float:
-        """Time of the loop until which its key should not be used, since the server has refused it; 0 for none."""
-        ...
-
     async def close(self) -> None: ...
+
+
+class ConnectedModel(Connected, Client, Protocol): ...
 
 
 C = TypeVar("C", bound=Connected)
 
-T = TypeVar("T")
+M = TypeVar("M", bound=ConnectedModel)
 
 
 class Clients(Generic[C]):
@@ -55,22 +54,6 @@ class Clients(Generic[C]):
         self._unseal = unseal
         self._make = make
         self._clients: dict[tuple[str, str, str, str], C] = {}
-
-    async def get(self, tenant: str, provider: str) -> C:
-        """The client of a provider, with one of its credentials.
-
-        Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
-        off.
-        """
-        _, every = await self.every(tenant, provider)
-        clients = {each["sealed_key"]: client for each, client in every}
-        resting = {sealed: client.rests_until() for sealed, client in clients.items()}
-        credential = choose([each for each, _ in every], resting, asyncio.get_running_loop().time(), random.random())
-        assert credential is not None
-        client = clients[credential["sealed_key"]]
-        if rest := client.rest():
-            raise ModelError(rest.error.code, f"Provider {provider!r}: {rest.error.reason}")
-        return client
 
     async def every(self, tenant: str, provider: str) -> tuple[str, Sequence[tuple[Credential, C]]]:
         """The kind of a provider, and its clients by their credentials; one with an empty name where there is none.
@@ -116,7 +99,7 @@ class TenantModels:
         self.clients = Clients(registered, unseal, make)
         self.close = self.clients.close
 
-    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[ChatModel]]:
         """As the port; raises ModelError `unreachable` for an invalid address, too."""
         if provider != BUILTIN:
             _, clients = await self.clients.every(tenant, provider)
@@ -126,60 +109,49 @@ class TenantModels:
         return [Access(Extractive(tenant, self._answering))]
 
 
-class TenantRerankers:
-    """Rerankers by provider; `model` is the built-in one, empty when there is none."""
+class OfProviders(Generic[M]):
+    """Models of registered providers, by the clients of a table such as `EMBEDDERS`."""
 
     def __init__(
         self,
-        nc: Client,
-        model: str,
-        registered: Registered,
-        unseal: Unseal,
-        egress: Egress,
-        patience: Patience = rerank_api.PATIENCE,
-        outages: Outages | None = None,
-    ) -> None:
-        self._builtin = NatsReranker(nc, model) if model else None
-
-        def make(tenant: str, kind: str, base_url: str, key: str) -> RerankApi:
-            return RerankApi(egress, tenant, base_url, key, patience, outages)
-
-        self._clients = Clients(registered, unseal, make)
-        self.close = self._clients.close
-
-    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
-        """As the port; raises ModelError `unreachable` for an invalid address, too, and `provider_unavailable`."""
-        if provider != BUILTIN:
-            return await self._clients.get(tenant, provider), model or ""
-        if self._builtin is None:
-            raise ModelError("not_found", "There is no built-in reranker; the settings of the workers name none.")
-        if model not in (None, self._builtin.model):
-            raise ModelError("not_found", f"The built-in reranker is {self._builtin.model!r}, not {model!r}.")
-        return self._builtin, self._builtin.model
-
-
-class OfKinds(Clients[C]):
-    """Clients of providers whose kind is in a table, such as `TRANSCRIBERS`."""
-
-    def __init__(
-        self,
-        kinds: Mapping[str, Callable[..., C]],
+        kinds: Mapping[str, Callable[..., M]],
+        what: str,
         registered: Registered,
         unseal: Unseal,
         egress: Egress,
         patience: Patience = server.PATIENCE,
         outages: Outages | None = None,
     ) -> None:
-        def make(tenant: str, kind: str, base_url: str, key: str) -> C:
-            return _of_kind(kinds, kind)(egress, tenant, base_url, key, patience, outages)
+        """`what` these models are, in words."""
 
-        super().__init__(registered, unseal, make)
+        def make(tenant: str, kind: str, base_url: str, key: str) -> M:
+            if kind not in kinds:
+                sentence = f"Providers of kind {kind} have no {what}; these have: {', '.join(kinds)}."
+                raise ModelError("unsupported", sentence)
+            return kinds[kind](egress, tenant, base_url, key, patience, outages)
+
+        self._clients = Clients(registered, unseal, make)
+        self.close = self._clients.close
+
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[M]]:
+        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        _, clients = await self._clients.every(tenant, provider)
+        return [Access(client, each["name"], each["weight"], client.rest) for each, client in clients]
 
 
-def _of_kind(clients: Mapping[str, Callable[..., T]], kind: str) -> Callable[..., T]:
-    """Raises: ModelError `unsupported`."""
-    if kind not in clients:
-        raise ModelError(
-            "unsupported", f"Providers of kind {kind} have no models of audio; there are: {', '.join(clients)}."
-        )
-    return clients[kind]
+class TenantRerankers:
+    """Rerankers by provider; `model` is the built-in one, empty when there is none."""
+
+    def __init__(self, nc: Bus, model: str, providers: OfProviders[RerankApi]) -> None:
+        self._builtin = NatsReranker(nc, model) if model else None
+        self._providers = providers
+
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[Reranker]]:
+        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        if provider != BUILTIN:
+            return await self._providers.get(tenant, provider, model)
+        if self._builtin is None:
+            raise ModelError("not_found", "There is no built-in reranker; the settings of the workers name none.")
+        if model != self._builtin.model:
+            raise ModelError("not_found", f"The built-in reranker is {self._builtin.model!r}, not {model!r}.")
+        return [Access(self._builtin)]

@@ -20,8 +20,8 @@ from handlers.ports.outages import Outages
 
 RERANK = "/rerank"
 
-PATIENCE = Patience(first_token=10, total=20, tries=2, longest_pause=2)
-"""Short limits: a user waits for the answer, which can do without reranking."""
+PATIENCE = Patience(first_token=10)
+"""A short limit: a user waits for the answer, which can do without reranking."""
 
 MOST_BYTES = 4 * 2**20
 """Maximum size of an answer, in bytes: servers may repeat the texts in it."""
@@ -42,7 +42,7 @@ class RerankApi:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
         self.server, self.close = self._at.name, self._at.close
-        self.rest, self.rests_until = self._at.rest, self._at.rests_until
+        self.rest = self._at.rest
         self._patience = patience
         self._takes_texts = False
 

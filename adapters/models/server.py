@@ -1,10 +1,9 @@
-"""Connections to the servers of models: requests, time limits and retries."""
+"""Connections to the servers of models: requests, time limits and faults."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,25 +29,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Time limits, in seconds, and the maximum number of tries of a client that tries again itself.
+    """Time limits of a request, in seconds.
 
     `first_token` runs from the request to the first piece of the answer, `between_tokens` from one piece to the next,
-    `total` over all tries and the pauses between them.
+    `total` over all of it.
     """
 
     connect: float = 5
     first_token: float = 60
     between_tokens: float = 30
     total: float = 600
-    tries: int = 3
-    pause: float = 0.3
-    longest_pause: float = 20
 
 
 PATIENCE = Patience()
-
-RESTS_S = {"rate_limited": 60.0, "unauthorized": 300.0, "payment_required": 300.0}
-"""Time for which a key is not used where the provider has another, in seconds, by the code of the last fault."""
 
 
 class Failed(Exception):
@@ -88,7 +81,6 @@ class ModelServer:
         self.limits: dict[str, int] = {}
         """The limits that the headers of its last answers state, by name."""
         self.patience = patience
-        self._rests_until = 0.0
         self._headers = bearer(key) if headers is None else headers
         self._http = egress.client(tenant, connect_s=patience.connect)
 
@@ -108,10 +100,6 @@ class ModelServer:
         """The time until which it is cut off; None where it is called."""
         return self.circuit.rest()
 
-    def rests_until(self) -> float:
-        """Time of the loop until which the key should not be used, since the server has refused it; 0 for none."""
-        return self._rests_until
-
     async def begin(self) -> Call:
         """Begin a request. Raises: Failed where the server is cut off."""
         found = await self.circuit.enter()
@@ -119,36 +107,27 @@ class ModelServer:
             raise Failed(found)
         return found
 
-    async def tries(
+    async def once(
         self,
         attempt: Callable[[float], AsyncGenerator[T]],
         learns: Callable[[Fault], bool] = lambda fault: False,
     ) -> AsyncGenerator[T]:
-        """Yield what an attempt yields, and try again after a passing fault as long as nothing has arrived.
+        """Yield what an attempt yields, which takes its deadline, as time of the loop, and raises Failed.
 
-        `attempt` takes the deadline of all tries, as time of the loop, and raises Failed. One that `learns` from its
-        fault, so that the next request is another one, does not count. Raises: ModelError.
+        What a client `learns` from a fault, so that the next request is another one, makes a try worth it at once.
+        Raises: ModelError.
         """
         if fault := self.refusal():
             raise fault.error
-        deadline = asyncio.get_running_loop().time() + self.patience.total
-        tries = 0
-        while True:
-            arrived = False
-            try:
-                async with aclosing(attempt(deadline)) as pieces:
-                    async for piece in pieces:
-                        arrived = True
-                        yield piece
-                return
-            except Failed as failed:
-                fault = failed.fault
-            # Outside of the except clause, so that an error of the transport (with the key) is not its context.
-            if arrived:
-                raise fault.error
-            if not learns(fault):
-                tries += 1
-                await self._pause(fault, tries, deadline)
+        try:
+            async with aclosing(attempt(asyncio.get_running_loop().time() + self.patience.total)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        except Failed as failed:
+            fault = failed.fault
+        # Outside of the except clause, so that an error of the transport (with the key) is not its context.
+        raise (fault._replace(passing=True, pause=0.0) if learns(fault) else fault).error
 
     async def post(
         self,
@@ -198,7 +177,7 @@ class ModelServer:
 
         Raises: ModelError.
         """
-        async with aclosing(self.tries(lambda deadline: self._ask(send, read, largest, deadline), learns)) as found:
+        async with aclosing(self.once(lambda deadline: self._ask(send, read, largest, deadline), learns)) as found:
             return await anext(found)
 
     async def _ask(
@@ -235,20 +214,9 @@ class ModelServer:
         """The fault of an error. What an internal server says is neither shown nor logged: it may quote a prompt."""
         internal = self._http.internal
         fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
-        if rest := RESTS_S.get(fault.code):
-            self._rests_until = asyncio.get_running_loop().time() + max(rest, fault.pause or 0.0)
         if internal:
             log.warning("failed", server=self.address, code=fault.code)
         return fault
-
-    async def _pause(self, fault: Fault, tries: int, deadline: float) -> None:
-        """Wait before the next try. Raises: ModelError of the fault when no try is left."""
-        if not fault.passing or tries >= self.patience.tries:
-            raise fault.error
-        pause = fault.pause or self.patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
-        if pause > self.patience.longest_pause or asyncio.get_running_loop().time() + pause > deadline:
-            raise fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.").error
-        await asyncio.sleep(pause)
 
 
 def unsendable(key: str) -> Fault | None:

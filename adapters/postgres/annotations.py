@@ -19,6 +19,7 @@ from domain.log import EVENTS
 from handlers.chat.annotations import unpack
 from handlers.ports.annotations import MOST, Nearest
 from handlers.ports.documents import Vectors
+from handlers.ports.index import changed
 from handlers.ports.log import Unavailable
 
 KEPT = 20_000
@@ -72,6 +73,8 @@ class PostgresAnnotations:
         kept = await self._vectors(tenant, app, model)
         if not kept.ids:
             return None
+        if kept.vectors.shape[1] != len(vector):
+            raise changed(model, kept.vectors.shape[1], len(vector))
         scores = kept.vectors.astype(np.float32) @ np.asarray(vector, np.float32)
         best = int(scores.argmax())
         return Nearest(kept.ids[best], min(float(scores[best]), 1.0))
@@ -84,6 +87,9 @@ class PostgresAnnotations:
         if kept is None or kept.state != (count, position):
             rows = await self._rows(_VECTORS, of)
             vectors = [unpack(packed).astype(np.float16) for _, packed in rows]
+            for each in vectors:
+                if len(each) != len(vectors[0]):
+                    raise changed(model, len(vectors[0]), len(each))
             kept = _Kept(
                 (count, position), [id for id, _ in rows], np.stack(vectors) if rows else np.zeros((0, 0), "f2")
             )

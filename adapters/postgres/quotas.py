@@ -74,7 +74,8 @@ def spending(scope: str, unit: str, *, named: bool) -> str:
             count(*) FILTER (WHERE c.cost IS NULL AND c.prompt_tokens IS NOT NULL) AS unpriced
         FROM headrace.model_calls c
         LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
-        WHERE c.tenant_id = %(tenant)s AND c.kind <> 'embedding' AND c.created_at >= %(begins)s
+        WHERE c.tenant_id = %(tenant)s AND c.created_at >= %(begins)s
+            AND NOT (c.kind = 'embedding' AND c.provider = 'builtin')
             AND c.error_code IS DISTINCT FROM 'quota_exceeded' {one if named else f"AND {subject} IS NOT NULL"}
         GROUP BY 1
     """

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, Unpack, cast
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 from domain.chat.site import Icon, Site
+from domain.embedding import ChosenOrDefault, of_workers
 
 
 class ModelSettings(TypedDict):
@@ -190,7 +191,7 @@ class AnnotationReply(TypedDict):
 
     enabled: Annotated[bool, "True if stored answers are given."]
     score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
-    embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
+    embedding: ChosenOrDefault
 
 
 class AnswerSettings(TypedDict):
@@ -222,7 +223,7 @@ class App(Aggregate):
     """An app and all of its configurations, by number."""
 
     TOPIC = "app"
-    class_version = 2
+    class_version = 3
     name: str
     description: str
     mode: str
@@ -323,21 +324,26 @@ class App(Aggregate):
     class AnnotationReplySet(Event):
         """The app gives stored answers from now on, or no more."""
 
-        TOPIC = "app.annotation_reply_set.v1"
+        TOPIC = "app.annotation_reply_set.v2"
+        class_version = 2
         enabled: Annotated[bool, "True if stored answers are given."]
         score_threshold: Annotated[float, "Minimum cosine of two questions, up to 1."]
-        embedding_model: Annotated[str | None, "Embedding model of the questions; null for the default of the workers."]
+        embedding: ChosenOrDefault
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            _with_embedding(state)
 
         def apply(self, app: App) -> None:
             app.annotation_reply = AnnotationReply(
-                enabled=self.enabled, score_threshold=self.score_threshold, embedding_model=self.embedding_model
+                enabled=self.enabled, score_threshold=self.score_threshold, embedding=self.embedding
             )
 
     class AnnotationsEmbedded(Event):
         """All annotations of the app are embedded with a model, by which questions are compared from now on."""
 
         TOPIC = "app.annotations_embedded.v1"
-        embedding_model: Annotated[str, "Embedding model."]
+        embedding_model: Annotated[str, "Embedding model; of a provider: `<tenant>/<provider>/<model>`."]
 
         def apply(self, app: App) -> None:
             app.annotation_model = self.embedding_model
@@ -355,6 +361,12 @@ class App(Aggregate):
         """Convert a snapshot, whose configurations may have either version."""
         for configuration in state["configurations"].values():
             configuration["retrieval"] = settings(configuration["retrieval"])
+
+    @staticmethod
+    def upcast_v2_v3(state: dict[str, Any]) -> None:
+        """Convert a snapshot, whose annotations have an embedding model of the workers."""
+        if reply := state.get("annotation_reply"):
+            _with_embedding(reply)
 
     @property
     def configuration(self) -> Configuration | None:
@@ -449,3 +461,8 @@ def fill_in(variables: Sequence[Variable], given: Mapping[str, str]) -> dict[str
         if values[name] is None and variable["required"]:
             raise Rejection("missing_input", "The app requires a value.", f"inputs.{name}")
     return {name: value or "" for name, value in values.items()}
+
+
+def _with_embedding(state: dict[str, Any]) -> None:
+    """Convert the stored settings of annotations of version 1."""
+    state["embedding"] = of_workers(state.pop("embedding_model"))

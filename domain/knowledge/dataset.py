@@ -11,12 +11,12 @@ from datetime import date, datetime
 from typing import Annotated, Any, TypedDict
 
 from domain import aggregate
-from domain.aggregate import Aggregate, Rejection
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
+from domain.embedding import Chosen, ChosenOrDefault, EmbeddingModel, of_workers
 
 MOST_FIELDS = 64
 """Maximum number of metadata fields of a dataset."""
 
-ModelName = Annotated[str, "Embedding model, by the name of its folder or on the hub."]
 FieldId = Annotated[str, "Field, in `dataset_metadata`."]
 
 
@@ -29,8 +29,10 @@ class MetadataField(TypedDict):
 
 class Dataset(Aggregate):
     TOPIC = "dataset"
-    embedding_model: str | None = field(default=None, init=False)
-    next_embedding_model: str | None = field(default=None, init=False)
+    class_version = 2
+    embedding: EmbeddingModel | None = None
+    """The embedding model that was chosen, which serves; None for the default of the workers."""
+    next_embedding: EmbeddingModel | None = field(default=None, init=False)
     segmentation: dict[str, Any] | None = field(default=None, init=False)
     """The segmentation rules of its documents; None for the automatic ones."""
     metadata_fields: dict[str, MetadataField] = field(default_factory=dict, init=False)
@@ -42,28 +44,55 @@ class Dataset(Aggregate):
     class Created(Event, aggregate.Created):
         """An empty knowledge base was created."""
 
-        TOPIC = "dataset.created.v1"
+        TOPIC = "dataset.created.v2"
+        class_version = 2
         name: Annotated[str, "Name, for people."]
         description: Annotated[str, "Description, for people."]
+        embedding: ChosenOrDefault = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["embedding"] = None
 
     class Configured(Event):
         """Another embedding model was chosen; it serves once the index is rebuilt with it."""
 
-        TOPIC = "dataset.configured.v1"
-        embedding_model: ModelName
+        TOPIC = "dataset.configured.v2"
+        class_version = 2
+        embedding: Chosen
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["embedding"] = of_workers(state.pop("embedding_model"))
 
         def apply(self, dataset: Dataset) -> None:
-            dataset.next_embedding_model = self.embedding_model
+            dataset.next_embedding = self.embedding
 
     class Reindexed(Event):
         """The index of the knowledge base is rebuilt with this embedding model, which serves from now on."""
 
-        TOPIC = "dataset.reindexed.v1"
-        embedding_model: ModelName
+        TOPIC = "dataset.reindexed.v2"
+        class_version = 2
+        embedding: Chosen
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["embedding"] = of_workers(state.pop("embedding_model"))
 
         def apply(self, dataset: Dataset) -> None:
-            dataset.embedding_model = self.embedding_model
-            dataset.next_embedding_model = None
+            dataset.embedding = self.embedding
+            dataset.next_embedding = None
+
+    class ReindexFailed(Event):
+        """The index cannot be rebuilt with the embedding model that was chosen; the one before serves on."""
+
+        TOPIC = "dataset.reindex_failed.v1"
+        embedding: Chosen
+        code: ErrorCode
+        reason: ErrorMessage
+
+        def apply(self, dataset: Dataset) -> None:
+            dataset.next_embedding = None
 
     class SegmentationChosen(Event):
         """Other segmentation rules were chosen; existing documents keep their segments until they are reprocessed."""
@@ -119,27 +148,42 @@ class Dataset(Aggregate):
         def apply(self, dataset: Dataset) -> None:
             dataset.deleted = True
 
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Convert a snapshot, whose embedding models are those of the workers."""
+        for name in ("embedding", "next_embedding"):
+            state[name] = of_workers(state.pop(f"{name}_model"))
+
     @property
-    def intended_model(self) -> str | None:
+    def intended_embedding(self) -> EmbeddingModel | None:
         """The embedding model that was chosen last, None before the first choice."""
-        return self.next_embedding_model or self.embedding_model
+        return self.next_embedding or self.embedding
 
     def configure(
-        self, at: datetime, *, embedding_model: str | None = None, segmentation: dict[str, Any] | None = None
+        self,
+        at: datetime,
+        *,
+        embedding: EmbeddingModel | None = None,
+        segmentation: dict[str, Any] | None = None,
     ) -> None:
         """Choose another embedding model or other segmentation rules; None changes nothing."""
-        if embedding_model and embedding_model != self.intended_model:
-            self.record(self.Configured, at, embedding_model=embedding_model)
+        if embedding and embedding != self.intended_embedding:
+            self.record(self.Configured, at, embedding=embedding)
         if segmentation and segmentation != self.segmentation:
             self.record(self.SegmentationChosen, at, segmentation=segmentation)
 
     def reprocess(self, at: datetime) -> None:
         self.record(self.Reprocessed, at)
 
-    def reindexed(self, at: datetime, *, embedding_model: str) -> None:
+    def reindexed(self, at: datetime, *, embedding: EmbeddingModel) -> None:
         """Record that the index is rebuilt with this model, unless another was chosen meanwhile."""
-        if embedding_model == self.next_embedding_model and not self.deleted:
-            self.record(self.Reindexed, at, embedding_model=embedding_model)
+        if embedding == self.next_embedding and not self.deleted:
+            self.record(self.Reindexed, at, embedding=embedding)
+
+    def fail_reindex(self, at: datetime, *, embedding: EmbeddingModel, code: str, reason: str) -> None:
+        """Record why the index cannot be rebuilt with this model, unless another was chosen meanwhile."""
+        if embedding == self.next_embedding and not self.deleted:
+            self.record(self.ReindexFailed, at, embedding=embedding, code=code, reason=reason)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

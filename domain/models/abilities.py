@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from domain.models.provider import BUILTIN
+from domain.builtin import BUILTIN
 
 SENSES = {"image": "see images", "audio": "hear recordings"}
 """Functions of models by the types of files that need them, which are the names of their abilities, too."""

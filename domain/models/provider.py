@@ -12,9 +12,6 @@ from domain.aggregate import Aggregate, Rejection
 
 T = TypeVar("T")
 
-BUILTIN = "builtin"
-"""The provider that needs neither a server nor a registration."""
-
 Kind = Literal["openai", "openai_responses", "ollama", "anthropic", "gemini"]
 """Protocols of servers. `openai` is every OpenAI-compatible one, Azure's addresses included."""
 
@@ -247,20 +244,6 @@ class Provider(Aggregate):
     def remove(self, at: datetime) -> None:
         if not self.deleted:
             self.record(self.Removed, at)
-
-
-def choose(
-    credentials: Sequence[Credential], resting: Mapping[str, float], now: float, draw: float
-) -> Credential | None:
-    """Choose a credential by weight. `draw` is a random number, at least 0 and less than 1.
-
-    `resting` has the times until which sealed keys rest: these are chosen only where all rest, and then the one whose
-    rest ends first. None: there is no credential.
-    """
-    awake = [each for each in credentials if resting.get(each["sealed_key"], now) <= now]
-    if not awake:
-        return min(credentials, key=lambda each: resting[each["sealed_key"]], default=None)
-    return by_weight(awake, [each["weight"] for each in awake], draw)
 
 
 def by_weight(items: Sequence[T], weights: Sequence[float], draw: float) -> T:

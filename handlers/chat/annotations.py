@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from domain.chat.annotation import Annotation
-from domain.chat.app import App
+from domain.chat.app import AnnotationReply, App
+from domain.embedding import full_name
 from domain.log import Commit, Metadata, commit_id
 from handlers.cause import Cause
-from handlers.models.model_calls import ModelCalls
+from handlers.models.embeddings import Embeddings, waits
 from handlers.ports.annotations import Annotations
-from handlers.ports.documents import EmbeddingModels, Vectors
+from handlers.ports.documents import Vectors
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.repository import Repository
 
 STEP = "annotation"
@@ -39,27 +42,23 @@ class Match:
 @dataclass(frozen=True, slots=True)
 class MatchAnnotation:
     repository: Repository
-    calls: ModelCalls
-    models: EmbeddingModels
+    models: Embeddings
     annotations: Annotations
 
     async def __call__(self, cause: Cause, app: App, query: str) -> Match | None:
-        """The closest annotation, if it reaches the threshold of the app. Raises: Unavailable."""
+        """The closest annotation, if it reaches the threshold of the app. Raises: ModelError, Unavailable."""
         reply, model = app.annotation_reply, app.annotation_model
         if reply is None or not reply["enabled"] or model is None:
             return None
-        segmenter, embedder = await self.models.get(model)
-        token_ids = [segmenter.tokenize(query)]
-        vectors, recorded = await self.calls.embed(cause, STEP, embedder, token_ids, urgent=True)
-        tenant = cause.metadata.tenant
-        found, _ = await asyncio.gather(
-            self.annotations.nearest(tenant, app.id, embedder.identity, vectors[0]), recorded
-        )
+        embedding = await self.models.get(model)
+        identity, tenant = embedding.identity, cause.metadata.tenant
+        vectors, recorded = await embedding.embed(cause, STEP, [embedding.input(query)], urgent=True)
+        found, _ = await asyncio.gather(self.annotations.nearest(tenant, app.id, identity, vectors[0]), recorded)
         if found is None or found.score < reply["score_threshold"]:
             return None
         # The tables follow the log: what was removed or edited a moment ago is seen in the log alone.
         annotation = await self.repository.get(Annotation, tenant, found.annotation)
-        if annotation is None or annotation.deleted or embedder.identity not in annotation.embedded:
+        if annotation is None or annotation.deleted or identity not in annotation.embedded:
             return None
         if not (annotation.question and annotation.answer):
             return None
@@ -71,8 +70,7 @@ class Annotate:
     """Embeds the question of an annotation with the models of its app."""
 
     repository: Repository
-    calls: ModelCalls
-    models: EmbeddingModels
+    models: Embeddings
 
     async def __call__(self, commit: Commit) -> None:
         """React to an annotation that was created or edited. Raises: Unavailable, to be retried."""
@@ -81,22 +79,38 @@ class Annotate:
         app = annotation and await self.repository.get(App, tenant, annotation.app)
         if not annotation or not app or app.deleted or app.annotation_reply is None:
             return
-        wanted = app.annotation_reply["embedding_model"] or self.models.default
+        wanted = self.wanted(tenant, app.annotation_reply)
         cause = Cause(commit.metadata, Annotation.TOPIC, id, 1)
         for model in dict.fromkeys(filter(None, (app.annotation_model, wanted))):
-            await self.embed(cause, model, [annotation])
+            await self.embed(cause, model, [annotation], commit.at)
 
-    async def embed(self, cause: Cause, model: str, annotations: Sequence[Annotation]) -> None:
-        """Embed the questions that the model has not embedded yet, by one recorded call. Raises: Unavailable."""
-        segmenter, embedder = await self.models.get(model)
-        identity = embedder.identity
+    def wanted(self, tenant: str, reply: AnnotationReply) -> str:
+        """The full name of the model that was chosen."""
+        chosen = reply["embedding"]
+        return full_name(tenant, chosen) if chosen else self.models.default
+
+    async def embed(self, cause: Cause, model: str, annotations: Sequence[Annotation], since: datetime) -> None:
+        """Embed the questions that the model has not embedded yet, by recorded calls.
+
+        Raises: ModelError; Unavailable, also for an error that may end by itself, in work begun not long `since`.
+        """
+        try:
+            await self._embed(cause, model, annotations)
+        except ModelError as error:
+            if waits(error, since):
+                raise Unavailable(error.reason) from error
+            raise
+
+    async def _embed(self, cause: Cause, model: str, annotations: Sequence[Annotation]) -> None:
+        embedding = await self.models.get(model)
+        identity = embedding.identity
         lacking = [it for it in annotations if not it.deleted and it.question and identity not in it.embedded]
         if not lacking:
             return
         step = f"embed:{identity}"
-        cause = await self.calls.next_attempt(cause, step)
-        token_ids = [segmenter.tokenize(annotation.question) for annotation in lacking]
-        vectors, recorded = await self.calls.embed(cause, step, embedder, token_ids)
+        cause = await self.models.calls.next_attempt(cause, step)
+        inputs = [embedding.input(annotation.question) for annotation in lacking]
+        vectors, recorded = await embedding.embed(cause, step, inputs)
         await recorded
         changes = [
             self._keep(cause.metadata, annotation, identity, vector)
@@ -130,14 +144,14 @@ class AnnotateAll:
         app = await repository.get(App, tenant, id)
         if app is None or app.deleted or app.annotation_reply is None or not app.annotation_reply["enabled"]:
             return
-        model = app.annotation_reply["embedding_model"] or self.annotate.models.default
+        model = self.annotate.wanted(tenant, app.annotation_reply)
         ids = await self.annotations.of(tenant, id, commit.position.sequence)
         for first in range(0, len(ids), BATCH):
             found = await asyncio.gather(
                 *(repository.get(Annotation, tenant, each) for each in ids[first : first + BATCH])
             )
             cause = Cause(commit.metadata, Annotation.TOPIC, commit_id(id, f"annotations:{first}"), 1)
-            await self.annotate.embed(cause, model, [annotation for annotation in found if annotation])
+            await self.annotate.embed(cause, model, [annotation for annotation in found if annotation], commit.at)
         at = datetime.now(UTC)
 
         def decide(known: App | None) -> App:

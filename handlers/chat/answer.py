@@ -40,7 +40,7 @@ from handlers.models.model_calls import Chat, ModelCalls, beginning, millisecond
 from handlers.models.prompt import Draft, Origin, Prompt, Record, build_prompt
 from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
-from handlers.ports.models import ChatRequest, Citer, ModelError, Schemas
+from handlers.ports.models import ChatModel, ChatRequest, Citer, ModelError, Schemas
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
 from handlers.tools.agent import Agent, Frame, Held
@@ -63,7 +63,7 @@ class Answer:
     repository: Repository
     calls: ModelCalls
     retrieve: Retrieve
-    choose: Choose
+    choose: Choose[ChatModel]
     live: Live
     stops: Stops
     citer: Citer

@@ -23,7 +23,7 @@ from handlers.files import Files, Kind
 from handlers.media_types import media_type_as
 from handlers.models.model_calls import milliseconds
 from handlers.models.prompt import estimate, file_tokens
-from handlers.ports.documents import EmbeddingModels, Extractor, Unreadable
+from handlers.ports.documents import Extractor, Segmenter, Unreadable
 from handlers.ports.files import Fetch, NotFetched, Ranking
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import Attachment, ModelError
@@ -60,7 +60,7 @@ class MessageFiles:
     files: Files
     fetch: Fetch
     extractor: Extractor
-    models: EmbeddingModels
+    segmenter: Segmenter
     ranking: Ranking
     abilities: Abilities
     limits: FileLimits = LIMITS
@@ -124,14 +124,13 @@ class MessageFiles:
         data = await self._get(attempt, "file", str(file["digest"]))
         try:
             text = await self.extractor.extract(attempt.tenant, data, str(file["media_type"]), file["name"])
-            segmenter = (await self.models.get(self.models.default)).segmenter
-            segments = await segmenter.segment(attempt.tenant, text)
+            segments = await self.segmenter.segment(attempt.tenant, text)
         except Unreadable as error:
             raise Rejection(error.code, f"File {file['name']} cannot be read. {error}", "files") from None
         if not segments:
             raise Rejection("no_text", f"File {file['name']} cannot be read: it holds no text.", "files")
         digest = await self._put(
-            attempt, "segments", await asyncio.to_thread(encode_segments, segmenter.model, segments)
+            attempt, "segments", await asyncio.to_thread(encode_segments, self.segmenter.model, segments)
         )
 
         def read(conversation: Conversation, at: datetime) -> None:

@@ -21,8 +21,8 @@ from handlers.chat.words import keywords
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls, milliseconds
 from handlers.models.prompt import Record, literal
-from handlers.ports.filters import Check, Filters, Side
-from handlers.ports.models import ChatMessage, ChatRequest, ModelError
+from handlers.ports.filters import Check, Filter, Side
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 
 STEP = "moderation"
 """First part of the steps of calls for filters: `moderation:<filter>` of the input, and of the output
@@ -77,8 +77,8 @@ def applied(configuration: Configuration, side: Side) -> list[tuple[int, FilterS
 @dataclass(frozen=True, slots=True)
 class Moderate:
     calls: ModelCalls
-    choose: Choose
-    filters: Filters
+    choose: Choose[ChatModel]
+    choose_filter: Choose[Filter]
 
     def begin(self, cause: Cause, app: str, configuration: Configuration) -> Moderation:
         """The moderation of one attempt at an answer."""
@@ -281,9 +281,8 @@ class Moderation:
     ) -> tuple[bool, Mapping[str, str]]:
         """Ask a server, by a recorded call. Raises: ModelError, Unavailable."""
         provider = str(filter["provider"])
-        server = await self.moderate.filters.get(self.place.cause.metadata.tenant, provider)
-        check = Check(self.place.app, side, texts)
-        return await self.moderate.calls.check(self.place.cause, step, provider, server, check)
+        course = self.moderate.choose_filter.of(self.place.cause.metadata.tenant, provider, provider, 0)
+        return await self.moderate.calls.check(self.place.cause, step, course, Check(self.place.app, side, texts))
 
 
 def _first(side: Side, position: int, filter: FilterSettings) -> FilterVerdict:

@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 
 import structlog
 
+from domain.builtin import BUILTIN
 from domain.chat.app import App, ModelSettings
 from domain.chat.conversation import Conversation, Message, question
 from domain.excerpt import excerpt
 from domain.log import Commit, commit_id
 from domain.models.model_call import ModelCall
-from domain.models.provider import BUILTIN
 from handlers.cause import Cause
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, literal
-from handlers.ports.models import ChatMessage, ChatRequest, ModelError
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from handlers.repository import Repository
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class NameConversation:
 
     repository: Repository
     calls: ModelCalls
-    choose: Choose
+    choose: Choose[ChatModel]
     patience_s: float = 60.0
 
     async def __call__(self, commit: Commit) -> None:

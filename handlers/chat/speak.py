@@ -12,10 +12,11 @@ from domain.chat.speech import Speech
 from domain.log import Commit
 from handlers.cause import Cause
 from handlers.files import Files
-from handlers.models.model_calls import ModelCalls, milliseconds, most_tokens
+from handlers.models.choose import Choose, Way
+from handlers.models.model_calls import ModelCalls, Recorded, milliseconds, most_tokens
 from handlers.models.prompt import likely
 from handlers.ports.log import Live
-from handlers.ports.models import ChatUsage, ModelError, Speaker, Speakers
+from handlers.ports.models import ChatUsage, ModelError, Speaker
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.work import WORKS
@@ -35,7 +36,7 @@ class Speak:
     repository: Repository
     calls: ModelCalls
     files: Files
-    speakers: Speakers
+    choose: Choose[Speaker]
     live: Live
     limit_s: float = 600.0
 
@@ -75,8 +76,7 @@ class Speak:
                 call, made = cause.completed[step]
                 spoken = await self.files.get(attempt.tenant, attempt.metadata.person, "file", made.response)
             else:
-                speaker = await self.speakers.get(attempt.tenant, attempt.aggregate.provider)
-                call, spoken, frames = await self._part(attempt, cause, step, speaker, text, frames)
+                call, spoken, frames = await self._part(attempt, cause, step, text, frames)
             audio += spoken
             calls.append(call)
         digest = await self._stored(attempt, bytes(audio))
@@ -88,31 +88,31 @@ class Speak:
         await self._send(attempt, {"type": "spoken", "digest": digest, "media_type": MEDIA_TYPE, "size": size})
 
     async def _part(
-        self, attempt: Attempt[Speech], cause: Cause, step: str, speaker: Speaker, text: str, frames: int
+        self, attempt: Attempt[Speech], cause: Cause, step: str, text: str, frames: int
     ) -> tuple[str, bytes, int]:
         """The call for a part of the text, its audio, and the number of frames that were sent so far."""
-        known, audio = attempt.aggregate, bytearray()
-        async with self.calls.recorded(
-            cause,
-            step,
-            kind="speech",
-            provider=known.provider,
-            model=known.model,
-            server=speaker.server,
-            request={"text": text, "voice": known.voice, "format": FORMAT},
-            most=most_tokens(text),
-        ) as call:
-            async with aclosing(speaker.speak(known.model, text, voice=known.voice, format=FORMAT)) as pieces:
+        known, tokens = attempt.aggregate, likely(text)
+
+        async def send(way: Way[Speaker], call: Recorded) -> tuple[Recorded, bytes, int]:
+            audio, sent = bytearray(), frames
+            async with aclosing(way.client.speak(way.model, text, voice=known.voice, format=FORMAT)) as pieces:
                 async for piece in pieces:
                     call.first_ms = call.first_ms or milliseconds(call.began)
                     audio += piece
                     for start in range(0, len(piece) if known.autoplay else 0, FRAME):
-                        await self._send(attempt, _frame(frames, piece[start : start + FRAME]))
-                        frames += 1
+                        await self._send(attempt, _frame(sent, piece[start : start + FRAME]))
+                        sent += 1
             call.response = await self._stored(attempt, bytes(audio))
-            call.usage = ChatUsage(likely(text), 0)
+            call.usage = ChatUsage(tokens, 0)
+            return call, bytes(audio), sent
+
+        course = self.choose.of(attempt.tenant, known.provider, known.model, tokens)
+        request = {"text": text, "voice": known.voice, "format": FORMAT}
+        call, audio, frames = await self.calls.tried(
+            cause, step, course, send, kind="speech", request=request, most=most_tokens(text)
+        )
         await self.calls.spend(cause, call.tokens)
-        return call.id, bytes(audio), frames
+        return call.id, audio, frames
 
     async def _stored(self, attempt: Attempt[Speech], audio: bytes) -> str:
         return await self.files.put(attempt.tenant, attempt.metadata.person, "file", audio)

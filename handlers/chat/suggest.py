@@ -19,7 +19,7 @@ from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
 from handlers.models.prompt import MESSAGE_TOKENS, Record, estimate, literal
 from handlers.ports.log import Live
-from handlers.ports.models import ChatMessage, ChatRequest, ModelError
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from handlers.repository import Repository
 
 NOUN = "suggestion"
@@ -58,7 +58,7 @@ _MARKER = re.compile(r"\A[\s\-*•\d.)\"“]*+")
 class Suggest:
     repository: Repository
     calls: ModelCalls
-    choose: Choose
+    choose: Choose[ChatModel]
     live: Live
     limit_s: float = LIMIT_S
 

@@ -10,10 +10,12 @@ from domain.chat.transcription import Transcription
 from domain.log import Commit
 from handlers.cause import Cause
 from handlers.files import Files
-from handlers.models.model_calls import ModelCalls
+from handlers.models.choose import Choose, Way
+from handlers.models.model_calls import ModelCalls, Recorded
 from handlers.models.prompt import file_tokens, likely
 from handlers.ports.log import Live
-from handlers.ports.models import ChatUsage, ModelError, Transcribers
+from handlers.ports.models import ChatUsage, ModelError, Transcriber
+from handlers.ports.models import Transcription as Heard
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.work import WORKS
@@ -26,7 +28,7 @@ class Transcribe:
     repository: Repository
     calls: ModelCalls
     files: Files
-    transcribers: Transcribers
+    choose: Choose[Transcriber]
     live: Live
     limit_s: float = 600.0
 
@@ -71,22 +73,20 @@ class Transcribe:
     async def _call(self, attempt: Attempt[Transcription], cause: Cause) -> tuple[str, str, str | None, float | None]:
         """The call, and the text, language and length of the recording."""
         known = attempt.aggregate
-        transcriber = await self.transcribers.get(attempt.tenant, known.provider)
         audio = await self.files.get(attempt.tenant, attempt.metadata.person, "file", known.digest)
         request = {"file": known.digest, "media_type": known.media_type, "size": known.size, "language": known.language}
-        async with self.calls.recorded(
-            cause,
-            STEP,
-            kind="transcription",
-            provider=known.provider,
-            model=known.model,
-            server=transcriber.server,
-            request=request,
-            most=file_tokens("audio", known.size),
-        ) as call:
-            found = await transcriber.transcribe(known.model, audio, known.media_type, language=known.language)
+
+        async def send(way: Way[Transcriber], call: Recorded) -> tuple[Recorded, Heard]:
+            found = await way.client.transcribe(way.model, audio, known.media_type, language=known.language)
             call.response, call.estimated = found.text, found.usage is None
             call.usage = found.usage or ChatUsage(0, likely(found.text))
+            return call, found
+
+        most = file_tokens("audio", known.size)
+        course = self.choose.of(attempt.tenant, known.provider, known.model, most)
+        call, found = await self.calls.tried(
+            cause, STEP, course, send, kind="transcription", request=request, most=most
+        )
         await self.calls.spend(cause, call.tokens)
         return call.id, found.text, found.language, found.duration_s
 

@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from handlers.commands.embedding import EmbeddingModelName, EmbeddingProvider, chosen_embedding
 from handlers.commands.fields import AnnotationId, AppId, Command, ConversationId, MessageId, not_blank
 from handlers.commands.preparation import Change, Make, Preparation
 
@@ -60,8 +62,10 @@ class SetAnnotationReply(Command):
     score_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         0.9, description="Minimum cosine of two questions, up to 1"
     )
-    embedding_model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Embedding model of the questions; null for the default of the workers"
+    embedding_provider: EmbeddingProvider = BUILTIN
+    embedding_model: EmbeddingModelName | None = Field(
+        None,
+        description="Embedding model of the questions; null for the tenant's default one, or else that of the workers",
     )
 
 
@@ -90,10 +94,7 @@ def edit(annotation: Annotation, at: datetime, command: EditAnnotation) -> None:
 
 
 async def set_reply(command: SetAnnotationReply, given: Preparation) -> Change[App]:
-    model, known = command.embedding_model, given.ports.embedding_models
-    if model and model not in known:
-        sentence = f"The workers run the embedding models {', '.join(known)}, not {model!r}."
-        raise Rejection("unknown_model", sentence, "embedding_model")
+    embedding = await chosen_embedding(given, command.embedding_provider, command.embedding_model)
     return lambda app, at: app.set_annotation_reply(
-        at, enabled=command.enabled, score_threshold=command.score_threshold, embedding_model=model
+        at, enabled=command.enabled, score_threshold=command.score_threshold, embedding=embedding
     )

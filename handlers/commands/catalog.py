@@ -71,7 +71,7 @@ class RemoveModel(Command):
 
 class SetDefaultModel(Command):
     """Set the model that the tenant takes by default. An app that names no model is configured with the one of type
-    `chat`."""
+    `chat`; a new knowledge base, and the annotations of an app, with the one of type `embedding`."""
 
     type: Type = Field(description="Type of the model")
     provider: ProviderName

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.chat.app import AgentSettings, AnswerSettings, App, ModelSettings, ToolChoice
 from domain.chat.conversation import Conversation
 from domain.chat.file import Kind, Method
@@ -15,7 +16,6 @@ from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
 from domain.models.model import Model, model_id
 from domain.models.needs import warnings
-from domain.models.provider import BUILTIN
 from domain.models.route import ModelRoute
 from domain.tools.tool import BUILTIN as BUILTIN_TOOLSET
 from domain.tools.tool import Approve

@@ -17,12 +17,13 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from domain.aggregate import Aggregate, Rejection
+from domain.builtin import BUILTIN
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
-from domain.models.provider import BUILTIN, Provider
+from domain.models.provider import Provider
 from domain.work.dead_letter import DeadLetter
 
 C = TypeVar("C", bound="Command")

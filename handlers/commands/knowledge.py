@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
@@ -23,6 +23,7 @@ from domain.knowledge.segmentation import (
     Segmentation,
 )
 from domain.knowledge.segmentation import Mode as SegmentationMode
+from handlers.commands.embedding import EmbeddingModelName, EmbeddingProvider, chosen_embedding
 from handlers.commands.fields import (
     MAX_TEXT,
     BlobKey,
@@ -64,6 +65,10 @@ class CreateDataset(Command):
 
     name: Name
     description: Description = ""
+    embedding_provider: EmbeddingProvider = BUILTIN
+    embedding_model: EmbeddingModelName | None = Field(
+        None, description="Embedding model; null for the tenant's default one, or else that of the workers"
+    )
 
 
 class ParentRules(Part):
@@ -109,9 +114,8 @@ class ConfigureDataset(Command):
     segmentation rules for its documents; null changes nothing."""
 
     dataset: DatasetId
-    embedding_model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Embedding model, by the name of its folder or on the hub"
-    )
+    embedding_provider: EmbeddingProvider = BUILTIN
+    embedding_model: EmbeddingModelName | None = Field(None, description="Embedding model")
     segmentation: SegmentationRules | None = Field(
         None, description="Segmentation rules; existing documents keep their segments until they are reprocessed"
     )
@@ -317,15 +321,17 @@ def rules_of(segmentation: SegmentationRules | None) -> dict[str, Any] | None:
 
 async def create(command: CreateDataset, given: Preparation) -> Make[Dataset]:
     name, description = command.name, command.description
-    return lambda id, at: Dataset.begin(Dataset.Created, id, at, name=name, description=description)
+    embedding = await chosen_embedding(given, command.embedding_provider, command.embedding_model)
+    return lambda id, at: Dataset.begin(
+        Dataset.Created, id, at, name=name, description=description, embedding=embedding
+    )
 
 
 async def configure(command: ConfigureDataset, given: Preparation) -> Change[Dataset]:
-    known, model, rules = given.ports.embedding_models, command.embedding_model, rules_of(command.segmentation)
-    if model and model not in known:
-        sentence = f"The workers run the embedding models {', '.join(known)}, not {model!r}."
-        raise Rejection("unknown_model", sentence, "embedding_model")
-    return lambda dataset, at: dataset.configure(at, embedding_model=model, segmentation=rules)
+    rules, embedding = rules_of(command.segmentation), None
+    if command.embedding_model or command.embedding_provider != BUILTIN:
+        embedding = await chosen_embedding(given, command.embedding_provider, command.embedding_model)
+    return lambda dataset, at: dataset.configure(at, embedding=embedding, segmentation=rules)
 
 
 async def add_field(command: AddMetadataField, given: Preparation) -> Change[Dataset]:

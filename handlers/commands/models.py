@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.chat.app import App
 from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, Turns, pieces
-from domain.models.provider import BUILTIN, DEFAULT, Credential, Kind, Provider
+from domain.models.provider import DEFAULT, Credential, Kind, Provider
 from domain.models.replay import Replay
 from domain.models.route import REACTIONS, Group, Member, ModelRoute, Reaction, RouteSettings, Strategy
 from handlers.commands.fields import (

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.chat.app import RetrievalSettings
 from domain.knowledge.dataset_query import DatasetQuery
-from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     Command,
     DatasetId,

@@ -10,22 +10,24 @@ from typing import Self
 
 import numpy as np
 
+from domain.embedding import full_name
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import segment_id
 from domain.knowledge.segments import Segment, decode_segments
 from handlers.cause import Cause
 from handlers.files import Files
-from handlers.models.model_calls import ModelCalls
-from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, EmbeddingModels, Vectors
-from handlers.ports.index import Entry, Index
-
-TokenIds = Sequence[int]
+from handlers.models.embeddings import Embedding, Embeddings, Input
+from handlers.ports.documents import Digest, EmbeddingCache, Vectors
+from handlers.ports.index import Entry, Index, changed
 
 
-async def model_of(dataset: Dataset, tenant: str, index: Index, models: EmbeddingModels) -> str:
-    """The name of the embedding model that the dataset is searched with, or will be. Raises: Unavailable."""
+async def model_of(dataset: Dataset, tenant: str, index: Index, models: Embeddings) -> str:
+    """The full name of the embedding model that the dataset is searched with, or will be. Raises: Unavailable."""
     searched = await index.models(tenant, [dataset.id])
-    return searched.get(dataset.id) or dataset.intended_model or models.default
+    if found := searched.get(dataset.id):
+        return found
+    chosen = dataset.intended_embedding
+    return full_name(tenant, chosen) if chosen else models.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,7 @@ class LoadedRevision:
 
 
 class Embed:
-    def __init__(self, calls: ModelCalls, cache: EmbeddingCache) -> None:
-        self._calls = calls
+    def __init__(self, cache: EmbeddingCache) -> None:
         self._cache = cache
 
     async def __call__(
@@ -58,27 +59,30 @@ class Embed:
         revision: LoadedRevision,
         first: int,
         count: int,
+        dimension: int | None = None,
     ) -> tuple[list[Entry], Awaitable[None]]:
-        """Embed a part of a revision, as `segments` does. Raises: Unavailable."""
+        """Embed a part of a revision, as `segments` does. Raises: ModelError, Unavailable."""
         part = revision.segments[first : first + count]
         placed = {segment_id(document, revision.digest, segment.position): segment for segment in part}
-        return await self.segments(cause, step, embedding, revision.model, placed)
+        return await self.segments(cause, step, embedding, revision.model, placed, dimension)
 
     async def segments(
-        self, cause: Cause, step: str, embedding: Embedding, model: str, segments: Mapping[str, Segment]
+        self,
+        cause: Cause,
+        step: str,
+        embedding: Embedding,
+        model: str,
+        segments: Mapping[str, Segment],
+        dimension: int | None = None,
     ) -> tuple[list[Entry], Awaitable[None]]:
-        """Embed segments by id, which were split for `model`.
+        """Embed segments by id, which were split for `model`, into vectors of this length, any without one.
 
         Return entries for the index, and an awaitable that records the end of the call, if there was one.
-        Parents are not embedded. Segments for another model are tokenised again, and truncated to this one's longest
-        input. Raises: Unavailable.
+        Parents are not embedded. Raises: ModelError, Unavailable.
         """
         matched = {id: segment for id, segment in segments.items() if not segment.is_parent}
-        if model == embedding.segmenter.model:
-            texts: Sequence[TokenIds] = [segment.token_ids for segment in matched.values()]
-        else:
-            texts = [embedding.segmenter.tokenize(segment.content) for segment in matched.values()]
-        found, recorded = await self._vectors(cause, step, embedding.embedder, texts)
+        inputs = embedding.inputs(list(matched.values()), model)
+        found, recorded = await self._vectors(cause, step, embedding, inputs, dimension)
         vectors = dict(zip(matched, found, strict=True))
         entries = [
             Entry(
@@ -96,15 +100,17 @@ class Embed:
         return entries, recorded
 
     async def _vectors(
-        self, cause: Cause, step: str, embedder: Embedder, texts: Sequence[TokenIds]
+        self, cause: Cause, step: str, embedding: Embedding, inputs: Sequence[Input], dimension: int | None
     ) -> tuple[list[Vectors], Awaitable[None]]:
-        tenant, identity = cause.metadata.tenant, embedder.identity
-        digests = [_digest(text) for text in texts]
-        known = await self._cache.get(tenant, identity, digests)
-        missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
+        """Cached vectors of another length are made again: the server of the model runs another one than before."""
+        tenant, identity = cause.metadata.tenant, embedding.identity
+        digests = [_digest(each) for each in inputs]
+        cached = await self._cache.get(tenant, identity, digests)
+        known = {digest: vector for digest, vector in cached.items() if dimension in (None, len(vector))}
+        missing = {digest: each for digest, each in zip(digests, inputs, strict=True) if digest not in known}
         if not missing:
             return [known[digest] for digest in digests], asyncio.sleep(0)
-        vectors, recorded = await self._calls.embed(cause, step, embedder, list(missing.values()))
+        vectors, recorded = await embedding.embed(cause, step, list(missing.values()))
         made = dict(zip(missing, vectors, strict=True))
 
         async def keep() -> None:
@@ -113,9 +119,16 @@ class Embed:
             if not cause.metadata.person:  # an erasure could not find what it must take out
                 await self._cache.put(tenant, identity, made)
 
+        given = vectors.shape[1]
+        if dimension is not None and given != dimension:
+            await recorded
+            raise changed(identity, dimension, given)
+        if any(len(vector) != given for vector in known.values()):
+            await keep()
+            return await self._vectors(cause, f"{step}:again", embedding, inputs, given)
         known |= made
         return [known[digest] for digest in digests], keep()
 
 
-def _digest(token_ids: TokenIds) -> Digest:
-    return hashlib.sha256(np.asarray(token_ids, "<i4").tobytes()).digest()
+def _digest(input: Input) -> Digest:
+    return hashlib.sha256(input.encode() if isinstance(input, str) else np.asarray(input, "<i4").tobytes()).digest()

@@ -17,9 +17,12 @@ from domain.knowledge.segments import encode_segments
 from domain.log import Commit
 from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision, model_of
+from handlers.models.embeddings import PATIENT, Embedding, Embeddings, is_later
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.documents import Embedding, EmbeddingModels, Extractor, Text, Unreadable
+from handlers.ports.documents import Extractor, Text, Unreadable
 from handlers.ports.index import Entry, Index
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.ports.people import Erased
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
@@ -46,7 +49,7 @@ class Ingest:
     calls: ModelCalls
     files: Files
     extractor: Extractor
-    models: EmbeddingModels
+    models: Embeddings
     embed: Embed
     index: Index
 
@@ -65,21 +68,25 @@ class Ingest:
             await self._ingest(attempt, document, dataset)
 
     async def _ingest(self, attempt: Attempt[Document], document: Document, dataset: Dataset) -> None:
-        """Process the document; a file that cannot be read is an outcome."""
+        """Process the document; a file that cannot be read, or a model that refuses it, is an outcome."""
         revision = await self._known_revision(attempt.tenant, document)
         stage = "indexing" if revision else "parsing"
         await attempt.begin(lambda document, at: document.start(at, stage=stage))
         try:
             if not revision:
                 revision = await self._split(attempt, dataset, await self._extract(attempt))
-        except Unreadable as unreadable:
-            error = unreadable
-            await attempt.step(
-                "fail",
-                lambda document, at: document.fail(at, stage=document.stage, code=error.code, reason=str(error)[:1000]),
-            )
-        else:
             await self._index_all(attempt, dataset, revision)
+        except Unreadable as unreadable:
+            await self._fail(attempt, unreadable.code, str(unreadable))
+        except ModelError as error:
+            if is_later(error) and attempt.number < PATIENT:
+                raise Unavailable(error.reason) from error
+            await self._fail(attempt, error.code, error.reason)
+
+    async def _fail(self, attempt: Attempt[Document], code: str, reason: str) -> None:
+        await attempt.step(
+            "fail", lambda document, at: document.fail(at, stage=document.stage, code=code, reason=reason[:1000])
+        )
 
     async def _known_revision(self, tenant: str, document: Document) -> LoadedRevision | None:
         """The segments that an earlier attempt made."""
@@ -87,7 +94,7 @@ class Ingest:
         return await LoadedRevision.read(self.files, tenant, document.person, digest) if digest else None
 
     async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
-        """The model of the dataset, by name and ready for use."""
+        """The model of the dataset, by its full name and ready for use."""
         name = await model_of(dataset, tenant, self.index, self.models)
         return name, await self.models.get(name)
 
@@ -108,7 +115,8 @@ class Ingest:
         return text
 
     async def _split(self, attempt: Attempt[Document], dataset: Dataset, text: Text) -> LoadedRevision:
-        _, (segmenter, embedder) = await self._embedding(dataset, attempt.tenant)
+        _, embedding = await self._embedding(dataset, attempt.tenant)
+        segmenter = embedding.segmenter
         rules = await self._rules(attempt)
         segments = await segmenter.segment(attempt.tenant, text, rules)
         if not segments:
@@ -116,7 +124,7 @@ class Ingest:
         data = await asyncio.to_thread(encode_segments, segmenter.model, segments)
         digest = await self.files.put(attempt.tenant, attempt.aggregate.person, "segments", data)
         tokens = sum(segment.tokens for segment in segments if not segment.is_parent)
-        model = embedder.identity
+        model = embedding.identity
         await attempt.step(
             "split",
             lambda document, at: document.split(
@@ -164,8 +172,9 @@ class Ingest:
         self, attempt: Attempt[Document], dataset: Dataset, revision: LoadedRevision, first: int
     ) -> Embedded:
         model, embedding = await self._embedding(dataset, attempt.tenant)
+        dimension = await self.index.dimension(attempt.tenant, dataset.id)
         entries, recorded = await self.embed(
-            attempt.cause, f"embed:{first}", embedding, attempt.aggregate.id, revision, first, SLICE
+            attempt.cause, f"embed:{first}", embedding, attempt.aggregate.id, revision, first, SLICE, dimension
         )
         await recorded
         return Embedded(first, model, entries)

@@ -11,6 +11,7 @@ import structlog
 from pydantic import Field, model_validator
 
 from domain.aggregate import Rejection
+from domain.embedding import shown
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment
@@ -19,7 +20,8 @@ from handlers.commands.knowledge import MediaType, SegmentationRules
 from handlers.commands.preparation import not_found
 from handlers.knowledge.embed import model_of
 from handlers.media_types import media_type_of
-from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
+from handlers.models.embeddings import Embeddings
+from handlers.ports.documents import Block, Extractor, Text, Unreadable
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable
 from handlers.repository import Repository
@@ -60,7 +62,7 @@ class PreviewSegments(Command):
 
 class Preview:
     def __init__(
-        self, repository: Repository, blobs: Blobs, extractor: Extractor, models: EmbeddingModels, index: Index
+        self, repository: Repository, blobs: Blobs, extractor: Extractor, models: Embeddings, index: Index
     ) -> None:
         self._repository = repository
         self._blobs = blobs
@@ -102,7 +104,7 @@ class Preview:
         segments = await segmenter.segment(tenant, part, rules)
         return {
             "status": "ok",
-            "embedding_model": name,
+            "embedding_model": shown(name),
             "segmentation": rules.plain(),
             "pages": text.pages,
             "characters": text.characters,

@@ -12,6 +12,8 @@ from typing import cast
 
 import structlog
 
+from domain.aggregate import new_id
+from domain.embedding import EmbeddingModel, full_name
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.log import EVENTS, Commit, Metadata, commit_id
@@ -21,9 +23,10 @@ from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
 from handlers.knowledge.scan import Key, Scan
 from handlers.knowledge.sync import differs, follow
-from handlers.ports.documents import Embedding, EmbeddingModels
+from handlers.models.embeddings import PATIENT, Embedding, Embeddings, is_later
 from handlers.ports.index import Build, Entry, Index
-from handlers.ports.log import Log
+from handlers.ports.log import Log, Unavailable
+from handlers.ports.models import ModelError
 from handlers.repository import Repository
 from handlers.work.progress import Progress, no_progress
 
@@ -66,7 +69,8 @@ class Edits:
 
 @dataclass(slots=True)
 class Built:
-    """Numbers of a build, and the documents (tenant, id) whose segments are missing from the object store."""
+    """Numbers of a build, and the documents (tenant, id) that are not in it: their segments are missing from the object
+    store, or their embedding model refuses them."""
 
     segments: int = 0
     lost: set[Key] = field(default_factory=set)
@@ -77,20 +81,31 @@ class Reindex:
     repository: Repository
     log: Log
     files: Files
-    models: EmbeddingModels
+    models: Embeddings
     embed: Embed
     index: Index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to the choice of another model for a dataset. Raises: Unavailable, to be retried."""
+        """React to the choice of another model for a dataset; one that refuses its documents is an outcome.
+
+        Raises: Unavailable, to be retried.
+        """
         tenant, id = commit.subject.tenant, commit.subject.id
         async with self.index.build(tenant, id) as build:
             dataset = await self.repository.get(Dataset, tenant, id)
-            model = dataset and not dataset.deleted and dataset.next_embedding_model
-            if model:
+            if dataset is None or dataset.deleted or dataset.next_embedding is None:
+                return
+            chosen = dataset.next_embedding
+            model = full_name(tenant, chosen)
+            try:
                 if await build.searched() != model:
                     await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
-                await self._record(commit.metadata, id, model)
+            except ModelError as error:
+                if is_later(error) and build.attempt < PATIENT:
+                    raise Unavailable(error.reason) from error
+                await self._record(commit.metadata, id, chosen, error)
+            else:
+                await self._record(commit.metadata, id, chosen)
 
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Rebuild everything, each dataset with its model. Raises: Unavailable."""
@@ -101,12 +116,15 @@ class Reindex:
             return await _Work(self, build, scan, metadata, progress).run(keep_old=keep_old)
 
     async def dataset(self, tenant: str, id: str, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
-        """Rebuild a dataset, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
+        """Rebuild a dataset, with its model.
+
+        Raises: KeyError when there is no such dataset; ModelError; Unavailable.
+        """
         async with self.index.build(tenant, id) as build:
             dataset = await self.repository.get(Dataset, tenant, id)
             if dataset is None or dataset.deleted:
                 raise KeyError(id)
-            model = dataset.embedding_model or self.models.default
+            model = full_name(tenant, dataset.embedding) if dataset.embedding else self.models.default
             metadata = Metadata(commit_id(id, "index rebuild"), tenant, id, actor="index rebuild")
             return await self._dataset(build, tenant, id, model, metadata, progress, keep_old=keep_old)
 
@@ -121,10 +139,13 @@ class Reindex:
         *,
         keep_old: bool = False,
     ) -> Built:
+        cause = Cause(Metadata(new_id(), tenant, metadata.correlation, metadata.id, metadata.actor), "dataset", id, 1)
+        dimension = await (await self.models.get(model)).dimension(cause, f"dimension:{cause.metadata.id}")
         scan = await self._scanned(progress)
-        await build.begin(model, scan.sequence)
+        await build.begin(f"{model}:{dimension}", scan.sequence)
         work = _Work(self, build, scan, metadata, progress, only=(tenant, id), model=model)
-        await build.open(model, (await self.models.get(model)).embedder.dimension)
+        work.dimensions[model] = dimension
+        await work.open(tenant, id)
         return await work.run(keep_old=keep_old)
 
     async def _scanned(self, progress: Progress) -> Scan:
@@ -142,19 +163,23 @@ class Reindex:
             async for chunk in chunks:
                 yield cast("Sequence[Commit]", chunk)
 
-    async def _record(self, metadata: Metadata, id: str, model: str) -> None:
-        """Record that the dataset is searched with the model."""
+    async def _record(
+        self, metadata: Metadata, id: str, chosen: EmbeddingModel, error: ModelError | None = None
+    ) -> None:
+        """Record that the dataset is searched with the model, or why it cannot be."""
 
         at = datetime.now(UTC)
 
-        def reindexed(dataset: Dataset | None) -> Dataset:
+        def end(dataset: Dataset | None) -> Dataset:
             assert dataset is not None
-            if not dataset.deleted:
-                dataset.reindexed(at, embedding_model=model)
+            if error:
+                dataset.fail_reindex(at, embedding=chosen, code=error.code, reason=error.reason[:1000])
+            else:
+                dataset.reindexed(at, embedding=chosen)
             return dataset
 
         cause = metadata.caused(commit_id(metadata.id, f"{id}:reindexed"))
-        await self.repository.change(Dataset, id, cause, reindexed)
+        await self.repository.change(Dataset, id, cause, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +193,9 @@ class _Work:
     progress: Progress
     only: Key | None = None
     model: str | None = None
+    dimensions: dict[str, int] = field(default_factory=dict)
+    """The length of the vectors of each model."""
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOCUMENTS))
     built: Built = field(default_factory=Built)
 
@@ -289,11 +317,23 @@ class _Work:
                         continue
                     if revision is None or revision.digest != part.digest:
                         revision = await LoadedRevision.read(self.handler.files, part.tenant, part.person, part.digest)
+                    await self._write_slice(part, revision)
                 except KeyError:
                     log.error("blob missing", tenant=part.tenant, document=part.document)
                     self.built.lost.add((part.tenant, part.document))
                     return
-                await self._write_slice(part, revision)
+                except ModelError as error:
+                    self._refused(part, error)
+                    return
+
+    def _refused(self, part: Slice | Edits, error: ModelError) -> None:
+        """One tenant's provider does not stop a build of everything. Raises: ModelError, Unavailable."""
+        if self.only is not None:
+            raise error
+        if is_later(error):
+            raise Unavailable(error.reason) from error
+        log.error("not embedded", tenant=part.tenant, document=part.document, code=error.code, reason=error.reason)
+        self.built.lost.add((part.tenant, part.document))
 
     async def _follow(self, edits: Edits) -> None:
         """Load the current document, which may be newer than the replayed messages. Raises: KeyError, Unavailable."""
@@ -301,7 +341,8 @@ class _Work:
         document, sequence = await self.handler.repository.get_at(Document, tenant, edits.document)
         if document is None or document.deleted or self.only not in (None, (tenant, document.dataset)):
             return
-        name, embedding, cause = await self._making(tenant, document.dataset, document.id, document.person)
+        name, embedding, dimension = await self.open(tenant, document.dataset)
+        cause = self._cause(tenant, "document", document.id, document.person)
 
         async def put(entries: Sequence[Entry]) -> None:
             await self.build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
@@ -311,23 +352,41 @@ class _Work:
 
         difference = await differs(self.handler.files, tenant, document, embedding, since=0)
         of = f"{self.build.id}:by hand:{sequence}"
-        self.built.segments += await follow(self.handler.embed, cause, of, embedding, difference, put, remove)
+        self.built.segments += await follow(
+            self.handler.embed, cause, of, embedding, difference, put, remove, dimension
+        )
 
-    async def _making(
-        self, tenant: str, dataset: str, document: str, person: str | None
-    ) -> tuple[str, Embedding, Cause]:
-        """The embedding for the entries of a document, in an open version, and their cause."""
+    async def open(self, tenant: str, dataset: str) -> tuple[str, Embedding, int]:
+        """The full name and the model of a dataset, whose version is open, and the length of its vectors.
+
+        Raises: ModelError, Unavailable.
+        """
         name = self.model or self.scan.model(tenant, dataset)
         embedding = await self.handler.models.get(name)
-        await self.build.open(name, embedding.embedder.dimension)
+        async with self.asking:
+            if name not in self.dimensions:
+                cause = self._cause(tenant, "dataset", dataset, None)
+                self.dimensions[name] = await embedding.dimension(cause, f"{self.build.id}:dimension")
+        await self.build.open(name, self.dimensions[name])
+        return name, embedding, self.dimensions[name]
+
+    def _cause(self, tenant: str, noun: str, id: str, person: str | None) -> Cause:
         known = self.metadata
         metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor, person=person)
-        return name, embedding, Cause(metadata, "document", document, self.build.attempt)
+        return Cause(metadata, noun, id, self.build.attempt)
 
     async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
-        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document, part.person)
+        name, embedding, dimension = await self.open(part.tenant, part.dataset)
+        cause = self._cause(part.tenant, "document", part.document, part.person)
         entries, recorded = await self.handler.embed(
-            cause, f"{self.build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
+            cause,
+            f"{self.build.id}:{part.first}",
+            embedding,
+            part.document,
+            revision,
+            part.first,
+            part.count,
+            dimension,
         )
         writing = self.build.write(part.tenant, part.dataset, part.document, entries, model=name, version=part.version)
         await asyncio.gather(writing, recorded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from domain.embedding import full_name
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.log import Commit
@@ -20,7 +21,7 @@ class Scan:
     default: str
     sequence: int = 0
     chosen: dict[Key, str] = field(default_factory=dict)
-    """The datasets that are searched with a model other than the default."""
+    """The full name of the model of each dataset with one of its own."""
     deleted: dict[Key, str] = field(default_factory=dict)
     """The deleted documents, and the dataset of each."""
     closed: set[Key] = field(default_factory=set)
@@ -62,8 +63,10 @@ class Scan:
                 case Document.Deleted():
                     self.begun.pop(key, None)
                     self.deleted[key] = event.dataset
+                case Dataset.Created() if event.embedding:
+                    self.chosen[key] = full_name(key[0], event.embedding)
                 case Dataset.Reindexed():
-                    self.chosen[key] = event.embedding_model
+                    self.chosen[key] = full_name(key[0], event.embedding)
                 case Dataset.Deleted():
                     self.chosen.pop(key, None)
                     self.closed.add(key)

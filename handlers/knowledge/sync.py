@@ -19,8 +19,10 @@ from handlers.cause import Cause
 from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.knowledge.ingest import SLICE
-from handlers.ports.documents import Embedding, EmbeddingModels
+from handlers.models.embeddings import Embedding, Embeddings, waits
 from handlers.ports.index import Entry, Index
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.ports.people import Erased
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
@@ -51,7 +53,7 @@ class Difference(NamedTuple):
 class Sync:
     repository: Repository
     files: Files
-    models: EmbeddingModels
+    models: Embeddings
     embed: Embed
     index: Index
 
@@ -69,9 +71,19 @@ class Sync:
             if dataset is None or dataset.deleted:
                 await attempt.step("delete", Document.delete)
             else:
-                await self._follow(attempt, dataset)
-                synced = document.sync["changed"]
-                await attempt.step("sync", lambda document, at: document.mark_synced(at, settled=synced))
+                await self._sync(attempt, dataset)
+
+    async def _sync(self, attempt: Attempt[Document], dataset: Dataset) -> None:
+        synced = attempt.aggregate.sync["changed"]
+        try:
+            await self._follow(attempt, dataset)
+        except ModelError as error:
+            code, reason = error.code, error.reason[:1000]
+            if waits(error, attempt.commit.at):
+                raise Unavailable(reason) from error
+            await attempt.step("fail", lambda document, at: document.fail_sync(at, code=code, reason=reason))
+        else:
+            await attempt.step("sync", lambda document, at: document.mark_synced(at, settled=synced))
 
     async def _follow(self, attempt: Attempt[Document], dataset: Dataset) -> None:
         tenant, document, sequence = attempt.tenant, attempt.aggregate, attempt.sequence
@@ -86,7 +98,8 @@ class Sync:
         cause = Cause(attempt.metadata, "document", document.id, max(1, document.attempt))
         embedding = await self.models.get(name)
         difference = await differs(self.files, tenant, document, embedding, document.sync["synced"])
-        await follow(self.embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
+        dimension = await self.index.dimension(tenant, dataset.id)
+        await follow(self.embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out, dimension)
 
 
 async def differs(files: Files, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
@@ -105,14 +118,21 @@ async def differs(files: Files, tenant: str, document: Document, embedding: Embe
 
 
 async def follow(
-    embed: Embed, cause: Cause, name: str, embedding: Embedding, difference: Difference, put: Put, take_out: TakeOut
+    embed: Embed,
+    cause: Cause,
+    name: str,
+    embedding: Embedding,
+    difference: Difference,
+    put: Put,
+    take_out: TakeOut,
+    dimension: int | None,
 ) -> int:
-    """Bring an index in line; gives how many entries were written. Raises: Unavailable."""
+    """Bring an index in line; gives how many entries were written. Raises: ModelError, Unavailable."""
     if difference.gone:
         await take_out(difference.gone)
     remaining, written = iter(difference.found.items()), 0
     while part := dict(islice(remaining, SLICE)):
-        made, recorded = await embed.segments(cause, f"{name}:{written}", embedding, difference.model, part)
+        made, recorded = await embed.segments(cause, f"{name}:{written}", embedding, difference.model, part, dimension)
         await asyncio.gather(put(made), recorded)
         written += len(part)
     return written

@@ -20,7 +20,7 @@ from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.probes import PROBES, WINDOW, Ended, Probe, cut_at, picture
 from handlers.models.prompt import Record, literal
-from handlers.ports.models import ChatRequest, ListedModel, Listing, Listings, ModelError
+from handlers.ports.models import ChatModel, ChatRequest, ListedModel, Listing, Listings, ModelError
 from handlers.repository import Repository
 
 MOST_LISTED = 200
@@ -34,7 +34,7 @@ AT_ONCE = 8
 class Check:
     repository: Repository
     calls: ModelCalls
-    choose: Choose
+    choose: Choose[ChatModel]
     """Without a catalogue, whose abilities would keep a model from being measured again."""
     listings: Listings
     files: Files

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from domain.chat.app import ModelSettings
 from domain.models.model_call import Try
@@ -23,9 +23,11 @@ from handlers.models.prompt import likely
 from handlers.models.rates import Rate, Rates, Taken
 from handlers.models.rests import Key, Rests
 from handlers.ports.counters import Counters
-from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ModelError, Rest
+from handlers.ports.models import Access, ChatRequest, Client, ModelError, Models, Rest
 from handlers.ports.outages import Outages
 from handlers.repository import Repository
+
+C = TypeVar("C", bound=Client)
 
 T = TypeVar("T")
 
@@ -80,17 +82,17 @@ class Needs(NamedTuple):
         return cls(prompt + request.max_tokens, [ability for ability, needed in asked.items() if needed])
 
 
-class Way(NamedTuple):
+class Way(NamedTuple, Generic[C]):
     """A model by one credential of its provider."""
 
     provider: str
     model: str
     weight: float
     known: Known
-    access: Access
+    access: Access[C]
 
     @property
-    def client(self) -> ChatModel:
+    def client(self) -> C:
         return self.access.client
 
     @property
@@ -111,22 +113,22 @@ class Pace:
         return median(recent) if (recent := [ms for at, ms in self.firsts if at > now - RECENT_S]) else 0.0
 
 
-class Course(Protocol):
+class Course(Protocol[C]):
     """The ways that one call is tried with."""
 
-    async def next(self) -> tuple[Way, Try | None]:
+    async def next(self) -> tuple[Way[C], Try | None]:
         """Begin a try. Raises: ModelError when there is none left."""
         ...
 
-    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
+    async def answered(self, way: Way[C], first_ms: float | None, tokens: int) -> None:
         """Note a try that was answered; `first_ms` is its time to the first token, `tokens` those that it has used."""
         ...
 
-    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+    async def failed(self, way: Way[C], call: str, error: ModelError, *, arrived: bool) -> None:
         """Note a failed try; `arrived`: its answer had begun. Raises: the error when nothing else may be tried."""
         ...
 
-    def left(self, way: Way) -> None:
+    def left(self, way: Way[C]) -> None:
         """End a try, in whatever way."""
         ...
 
@@ -139,17 +141,22 @@ class _Held(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choose:
-    """Chooses by routes, credentials and facts that it keeps in memory, until `forget` or for `held_s`."""
+class Choose(Generic[C]):
+    """Chooses by routes, credentials and facts that it keeps in memory, until `forget` or for `held_s`.
+
+    A credential has at most this number of `tries`, and is waited for no longer than `longest_pause_s`.
+    """
 
     repository: Repository
-    models: ChatModels
+    models: Models[C]
     outages: Outages
     catalogue: Catalogue | None = None
     counters: Counters | None = None
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
     held_s: float = HELD_S
+    tries: int = TRIES
+    longest_pause_s: float = LONGEST_PAUSE_S
     paces: dict[tuple[str, ...], Pace] = field(default_factory=dict)
     held: dict[tuple[str, ...], _Held] = field(default_factory=dict)
 
@@ -161,9 +168,14 @@ class Choose:
     def rates(self) -> Rates | None:
         return Rates(self.counters, self.now) if self.counters else None
 
-    def __call__(self, tenant: str, model: ModelSettings, request: ChatRequest) -> Course:
+    def __call__(self, tenant: str, model: ModelSettings, request: ChatRequest) -> Course[C]:
         """The ways that this request is tried with."""
         return _Course(self, tenant, model, Needs.of(request))
+
+    def of(self, tenant: str, provider: str, model: str, tokens: int) -> Course[C]:
+        """The ways to a model of another kind than chat, for a call of about this number of tokens."""
+        only = ModelSettings(provider=provider, name=model, max_tokens=0, context_window=0, parameters={})
+        return _Course(self, tenant, only, Needs(tokens))
 
     def forget(self, tenant: str) -> None:
         """A route, a provider or a model of the tenant has changed."""
@@ -173,7 +185,7 @@ class Choose:
     async def route(self, tenant: str, name: str) -> ModelRoute | None:
         return await self._hold(lambda: self.repository.get(ModelRoute, tenant, name), "route", tenant, name)
 
-    async def access(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+    async def access(self, tenant: str, provider: str, model: str) -> Sequence[Access[C]]:
         """Raises: ModelError `not_found`."""
         return await self._hold(lambda: self.models.get(tenant, provider, model), "access", tenant, provider, model)
 
@@ -210,7 +222,7 @@ class Choose:
             else:
                 self.held[key] = held._replace(value=loaded)
 
-    def pace(self, tenant: str, way: Way) -> Pace:
+    def pace(self, tenant: str, way: Way[C]) -> Pace:
         key = (tenant, *way.key)
         if (found := self.paces.get(key)) is None:
             if len(self.paces) >= KEPT:
@@ -220,8 +232,8 @@ class Choose:
 
 
 @dataclass(slots=True)
-class _Course:
-    choose: Choose
+class _Course(Generic[C]):
+    choose: Choose[C]
     tenant: str
     model: ModelSettings
     needs: Needs
@@ -238,7 +250,7 @@ class _Course:
     taken: Taken | None = None
     last: ModelError | None = None
 
-    async def next(self) -> tuple[Way, Try | None]:
+    async def next(self) -> tuple[Way[C], Try | None]:
         if not self.groups:
             await self._begin()
         while (way := await self._way()) is None or not await self._is_free(way):
@@ -254,14 +266,14 @@ class _Course:
         after = {"call": self.after[0], "code": self.after[1]} if self.after else None
         return way, {"name": name, "try": self.number, "after": after}
 
-    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
+    async def answered(self, way: Way[C], first_ms: float | None, tokens: int) -> None:
         if self.choose.rates and self.taken:
             await self.choose.rates.settle(self.taken, tokens)
         if first_ms is not None:
             self.choose.pace(self.tenant, way).firsts.append((self.choose.now(), first_ms))
         await self.choose.rests.end(self.tenant, way.key)
 
-    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+    async def failed(self, way: Way[C], call: str, error: ModelError, *, arrived: bool) -> None:
         self.after, self.last = (call, error.code), error
         await self.choose.rests.begin(self.tenant, way.key, error)
         reaction = self.route.reaction(error.code) if self.route else REACTIONS.get(error.code, "stop")
@@ -273,10 +285,10 @@ class _Course:
         if reaction == "larger":
             window = way.known.context_window or self.model["context_window"]
             self.needs = self.needs._replace(tokens=max(self.needs.tokens, window + 1))
-        if not error.passing or arrived or self.tries[way.key] >= TRIES:
+        if not error.passing or arrived or self.tries[way.key] >= self.choose.tries:
             self.out[way.key] = error
 
-    def left(self, way: Way) -> None:
+    def left(self, way: Way[C]) -> None:
         self.choose.pace(self.tenant, way).busy -= 1
 
     @property
@@ -294,10 +306,10 @@ class _Course:
             only = Member(provider=self.model["provider"], model=self.model["name"], weight=1, context_window=None)
             self.groups = [Group(strategy="weighted", members=[only])]
 
-    async def _way(self) -> Way | None:
+    async def _way(self) -> Way[C] | None:
         """The way of the first group that has one; None after a wait for one. Raises: ModelError."""
-        resting: list[tuple[Way, Rest]] = []
-        last: Way | None = None
+        resting: list[tuple[Way[C], Rest]] = []
+        last: Way[C] | None = None
         for group in self.groups:
             ways = [way for way in await self._ways(group) if way.key not in self.out]
             rests = {way.key: self._rest(way) for way in ways}
@@ -310,7 +322,7 @@ class _Course:
             await self._wait(resting)
         return last
 
-    async def _is_free(self, way: Way) -> bool:
+    async def _is_free(self, way: Way[C]) -> bool:
         """Count the call for the rate of the way; return False where that is reached, and let it rest."""
         self.taken = None
         if self.choose.rates is None:
@@ -322,16 +334,16 @@ class _Course:
         self.taken = found
         return True
 
-    def _rest(self, way: Way) -> Rest | None:
+    def _rest(self, way: Way[C]) -> Rest | None:
         """The longest rest of the way that has not ended."""
         found = (way.access.rest(), self.choose.rests.of(self.tenant, way.key), self.full.get(way.key))
         now = self.choose.now()
         return max((rest for rest in found if rest and rest.until > now), key=lambda rest: rest.until, default=None)
 
-    async def _ways(self, group: Group) -> Sequence[Way]:
+    async def _ways(self, group: Group) -> Sequence[Way[C]]:
         return [way for member in group["members"] for way in await self._of_member(member)]
 
-    async def _of_member(self, member: Member) -> Sequence[Way]:
+    async def _of_member(self, member: Member) -> Sequence[Way[C]]:
         provider, model = member["provider"], member["model"]
         try:
             access = await self.choose.access(self.tenant, provider, model)
@@ -353,13 +365,13 @@ class _Course:
                 )
         return ways
 
-    def _chosen(self, strategy: str, ways: Sequence[Way]) -> Way:
+    def _chosen(self, strategy: str, ways: Sequence[Way[C]]) -> Way[C]:
         """Of the ways that were tried least, one by the strategy."""
         least = min(self.tries[way.key] for way in ways)
         ways = [way for way in ways if self.tries[way.key] == least]
         paces = {way.key: self.choose.pace(self.tenant, way) for way in ways}
         now = self.choose.now()
-        rank: dict[str, Callable[[Way], float]] = {
+        rank: dict[str, Callable[[Way[C]], float]] = {
             "least_busy": lambda way: paces[way.key].busy / way.weight,
             "fastest": lambda way: paces[way.key].first_ms(now),
             "cheapest": lambda way: float("inf") if way.known.price is None else way.known.price,
@@ -369,11 +381,11 @@ class _Course:
         ways = [way for way in ways if rank[strategy](way) == best]
         return by_weight(ways, [way.weight for way in ways], self.choose.draw())
 
-    async def _wait(self, resting: Sequence[tuple[Way, Rest]]) -> None:
+    async def _wait(self, resting: Sequence[tuple[Way[C], Rest]]) -> None:
         """Wait until the first way has rested. Raises: ModelError when that takes too long, or there is none."""
         wait_s = self.route.wait_s if self.route else 0
         for way, rest in sorted(resting, key=lambda each: each[1].until):
-            longest = wait_s if rest.error.code == "provider_unavailable" else max(wait_s, LONGEST_PAUSE_S)
+            longest = wait_s if rest.error.code == "provider_unavailable" else max(wait_s, self.choose.longest_pause_s)
             if (pause := rest.until - self.choose.now()) <= longest:
                 await asyncio.sleep(max(pause, 0))
                 return

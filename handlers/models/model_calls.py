@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import orjson
 
@@ -27,8 +27,23 @@ from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.log import TooLarge, Unavailable
-from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
+from handlers.ports.models import (
+    ChatMessage,
+    ChatModel,
+    ChatRequest,
+    ChatUsage,
+    Client,
+    Delta,
+    ModelError,
+    Reranker,
+    Tool,
+    ToolCall,
+)
 from handlers.repository import Repository
+
+C = TypeVar("C", bound=Client)
+
+T = TypeVar("T")
 
 PARTIAL = 64 * 1024
 """Bytes of UTF-8 that are kept of an answer that is too large to be recorded."""
@@ -315,14 +330,7 @@ class ModelCalls:
         )
 
     async def rerank(
-        self,
-        cause: Cause,
-        provider: str,
-        reranker: Reranker,
-        model: str,
-        query: str,
-        segments: Sequence[str],
-        texts: Sequence[str],
+        self, cause: Cause, course: Course[Reranker], query: str, segments: Sequence[str], texts: Sequence[str]
     ) -> list[float]:
         """Score how well each text answers the query; `segments` are the ids of the texts, recorded in their place.
 
@@ -335,39 +343,75 @@ class ModelCalls:
             if len(scores) == len(segments):
                 return scores
         _must_end(cause, "rerank")
-        most = len(texts) * most_tokens(query) + sum(map(most_tokens, texts))
-        async with self.recorded(
-            cause,
-            "rerank",
-            kind="rerank",
-            provider=provider,
-            model=model,
-            server=reranker.server,
-            request={"query": query, "segments": list(segments)},
-            most=most,
-        ) as call:
-            found = await reranker.rerank(model, query, texts)
+
+        async def send(way: Way[Reranker], call: Recorded) -> list[float]:
+            found = await way.client.rerank(way.model, query, texts)
             guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
             call.response, call.estimated = json.dumps(found.scores), found.usage is None
             call.usage = found.usage or guessed
             call.response_id, call.response_model = found.response_id, found.model
-        return found.scores
+            return found.scores
 
-    async def check(self, cause: Cause, step: str, provider: str, server: Filter, check: Check) -> Finding:
+        request = {"query": query, "segments": list(segments)}
+        most = len(texts) * most_tokens(query) + sum(map(most_tokens, texts))
+        return await self.tried(cause, "rerank", course, send, kind="rerank", request=request, most=most)
+
+    async def check(self, cause: Cause, step: str, course: Course[Filter], check: Check) -> Finding:
         """Have a server check texts. Raises: ModelError, when the record says so too; Unavailable."""
-        async with self.recorded(
-            cause,
-            step,
-            kind="moderation",
-            provider=provider,
-            model=provider,
-            server=server.server,
-            request={"where": check.where, "texts": dict(check.texts)},
-        ) as call:
-            found = await server.check(check)
+
+        async def send(way: Way[Filter], call: Recorded) -> Finding:
+            found = await way.client.check(check)
             call.response = json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})})
             call.estimated = False
-        return found
+            return found
+
+        request = {"where": check.where, "texts": dict(check.texts)}
+        return await self.tried(cause, step, course, send, kind="moderation", request=request)
+
+    async def tried(
+        self,
+        cause: Cause,
+        step: str,
+        course: Course[C],
+        send: Callable[[Way[C], Recorded], Awaitable[T]],
+        *,
+        kind: str,
+        request: dict[str, Any],
+        most: int = 0,
+        numbers: Iterator[int] | None = None,
+    ) -> T:
+        """Try a call on its course: each try is recorded before it is sent, with the next of the numbers.
+
+        Once a part of an answer has arrived, there is no other try.
+
+        Raises: ModelError, when no way is left; Unavailable, when a try could not be recorded.
+        """
+        numbers = numbers or count(1)
+        while True:
+            way, routed = await course.next()
+            call: Recorded | None = None
+            try:
+                async with self.recorded(
+                    cause,
+                    step,
+                    kind=kind,
+                    provider=way.provider,
+                    model=way.model,
+                    server=way.client.server,
+                    request=request,
+                    most=most,
+                    route=routed,
+                    number=next(numbers),
+                ) as call:
+                    found = await send(way, call)
+                await course.answered(way, None, call.tokens)
+                return found
+            except ModelError as error:
+                if call is None:
+                    raise
+                await course.failed(way, call.id, error, arrived=call.first_ms is not None)
+            finally:
+                course.left(way)
 
     @asynccontextmanager
     async def recorded(
@@ -381,6 +425,8 @@ class ModelCalls:
         server: str,
         request: dict[str, Any],
         most: int = 0,
+        route: Try | None = None,
+        number: int = 1,
     ) -> AsyncIterator[Recorded]:
         """Record a call of at most these tokens before it is sent, within the context, and its end after it.
 
@@ -397,6 +443,8 @@ class ModelCalls:
                 model=model,
                 request=request,
                 server=server,
+                route=route,
+                number=number,
                 reservation=reservation,
             )
         except TooLarge as error:
@@ -435,7 +483,7 @@ class ModelCalls:
     def chat(
         self,
         cause: Cause,
-        course: Course,
+        course: Course[ChatModel],
         request: ChatRequest,
         record: Record,
         sent: Callable[[], object] = lambda: None,
@@ -522,7 +570,7 @@ class Chat:
     cause: Cause
     step: str
     kind: str
-    course: Course
+    course: Course[ChatModel]
     request: ChatRequest
     record: Record
     sent: Callable[[], object]
@@ -589,7 +637,7 @@ class Chat:
                     break
         return self.said
 
-    def _begin(self, way: Way) -> None:
+    def _begin(self, way: Way[ChatModel]) -> None:
         """Begin a try, with nothing of the one before."""
         self.number += 1
         self.id = self.cause.call(self.step, number=self.number)
@@ -598,7 +646,7 @@ class Chat:
         self._size, self._requested, self._first, self._last = 0, False, None, Delta()
         self._began, self._reservation = time.perf_counter(), NOTHING
 
-    async def _try(self, way: Way, routed: Try | None) -> AsyncGenerator[str]:
+    async def _try(self, way: Way[ChatModel], routed: Try | None) -> AsyncGenerator[str]:
         await self._reserve(way)
         try:
             await self._record(way, routed)
@@ -627,14 +675,14 @@ class Chat:
             raise
         await self._complete()
 
-    async def _reserve(self, way: Way) -> None:
+    async def _reserve(self, way: Way[ChatModel]) -> None:
         """Raises: ModelError, Unavailable."""
         prompt = sum(map(_most, self.request.messages)) + most_tokens(tools_text(self.request.tools))
         self._reservation = await self.calls.reserve(
             self.cause, way.provider, way.client.server, way.model, prompt, self.request.max_tokens
         )
 
-    async def _record(self, way: Way, routed: Try | None) -> None:
+    async def _record(self, way: Way[ChatModel], routed: Try | None) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
         tools, schema = tools_text(self.request.tools), self.request.schema
         request = {

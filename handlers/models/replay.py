@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import cast
 
 from domain.aggregate import Rejection
+from domain.builtin import BUILTIN
 from domain.chat.app import App, ModelSettings, fill_in
 from domain.chat.conversation import Conversation
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, pieces
-from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
 from handlers.cause import Cause
 from handlers.files import Files
@@ -23,7 +23,7 @@ from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, reword
 from handlers.models.recorded import as_sent, read, tools
-from handlers.ports.models import ChatRequest, ModelError
+from handlers.ports.models import ChatModel, ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.work import WORKS
@@ -33,7 +33,7 @@ from handlers.work.work import WORKS
 class ReplayCall:
     repository: Repository
     calls: ModelCalls
-    choose: Choose
+    choose: Choose[ChatModel]
     files: Files
     limit_s: float = 600.0
 

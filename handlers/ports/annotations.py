@@ -30,5 +30,8 @@ class Annotations(Protocol):
 
     async def nearest(self, tenant: str, app: str, model: str, vector: Vectors) -> Nearest | None:
         """The annotation that is closest to a vector, among those of an app that a model of this identity embedded;
-        None where there is none. Raises: Unavailable."""
+        None where there is none.
+
+        Raises: ModelError `embedding_changed` for vectors of another length; Unavailable.
+        """
         ...

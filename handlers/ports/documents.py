@@ -101,15 +101,22 @@ class Embedder(Protocol):
 
 
 class Embedding(NamedTuple):
-    """An embedding model: its segmenter and its embedder."""
+    """An embedding model of the workers: its segmenter and its embedder."""
 
     segmenter: Segmenter
     embedder: Embedder
 
 
 class EmbeddingModels(Protocol):
+    """The embedding models of the workers."""
+
     default: str
     """The model of datasets without a choice of their own."""
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The one of the default model, whether or not a service runs that."""
+        ...
 
     async def get(self, name: str) -> Embedding:
         """The model of this name, with known identity and dimension.
@@ -141,7 +148,7 @@ class Documents(Protocol):
 
 
 Digest = bytes
-"""The SHA-256 of the embedded token ids, little-endian int32."""
+"""The SHA-256 of the embedded token ids, little-endian int32, or of the characters, in UTF-8."""
 
 
 class EmbeddingCache(Protocol):

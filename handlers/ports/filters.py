@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from handlers.ports.models import Client
+
 Side = Literal["input", "output"]
 
 
@@ -26,25 +28,7 @@ class Check:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-class Filter(Protocol):
-    @property
-    def server(self) -> str:
-        """Its address, as `host:port`."""
-        ...
-
+class Filter(Client, Protocol):
     async def check(self, check: Check) -> Finding:
-        """Check the texts; the caller sets a time limit.
-
-        Raises: ModelError `unreachable`, `unauthorized`, `bad_request`, `server_error` or `too_large`.
-        """
-        ...
-
-
-class Filters(Protocol):
-    async def get(self, tenant: str, provider: str) -> Filter:
-        """The filter at the address of a provider, with its key.
-
-        Raises: ModelError `not_found` when the provider is not registered, or was removed; `unreachable` for an invalid
-        address.
-        """
+        """Check the texts by one request; the caller sets a time limit. Raises: ModelError."""
         ...

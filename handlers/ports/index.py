@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 
 if TYPE_CHECKING:  # most roles hold no vectors
     import numpy as np
@@ -76,6 +77,21 @@ class Moved(Unavailable):
     """A dataset is not searched with this embedding model (any more): the work must start over with the other one."""
 
 
+def changed(model: str, had: int, given: int) -> ModelError:
+    """The error of an embedding model whose vectors have another length than those before."""
+    return ModelError(
+        "embedding_changed",
+        f"The embedding model {model} gives vectors of {given:,} numbers, and those before have {had:,}: its "
+        "server runs another model now. Let it run the one before, choose another embedding model, or have the index "
+        "of the knowledge base rebuilt.",
+    )
+
+
+def too_long(given: int, most: int) -> ModelError:
+    """The error of vectors that the index does not take."""
+    return ModelError("unsupported", f"The index takes vectors of at most {most:,} numbers, and these have {given:,}.")
+
+
 class Index(Protocol):
     """Versions of segments, words and vectors, each for the vectors of one embedding model.
 
@@ -92,12 +108,21 @@ class Index(Protocol):
         """
         ...
 
+    async def dimension(self, tenant: str, dataset: str) -> int | None:
+        """The length of the vectors that a dataset is searched with; None where nothing was written of it.
+
+        Raises: Unavailable.
+        """
+        ...
+
     async def write(
         self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
     ) -> None:
         """Write entries in place of those with the same ids; they can be found when this returns.
 
-        Does nothing for a document or dataset that was deleted, whichever came first. Raises: Moved, Unavailable.
+        Does nothing for a document or dataset that was deleted, whichever came first. Raises: Moved; ModelError
+        `embedding_changed` for vectors of another length than those of the dataset, `unsupported` for vectors that are
+        too long; Unavailable.
         """
         ...
 
@@ -138,7 +163,8 @@ class Index(Protocol):
         if one has a digit, or together they have a tenth of the weight of the query's words.
 
         Except in mode `semantic`, segments that hold all quoted phrases of the query come before all others.
-        Raises: Moved, Unavailable.
+        Raises: Moved; ModelError `embedding_changed` for a vector of another length than those of a dataset;
+        Unavailable.
         """
         ...
 
@@ -166,7 +192,7 @@ class Build(Protocol):
 
     id: str
     attempt: int
-    """Counts from 1."""
+    """Counts from 1; 0 before `begin`."""
     reached: int
     """The sequence of the log up to which the build is complete."""
 
@@ -180,7 +206,11 @@ class Build(Protocol):
         ...
 
     async def open(self, model: str, dimension: int) -> None:
-        """Make the version for this model unless it is there."""
+        """Make the version for this model unless it is there.
+
+        Raises: ModelError `embedding_changed` where it is there for vectors of another length; `unsupported`, as
+        `Index.write`.
+        """
         ...
 
     async def write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from handlers.ports.documents import Vectors
@@ -113,7 +113,7 @@ class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
     `rate_limited`, `overloaded`, `unauthorized`, `payment_required`, `bad_request`, `unsupported`,
     `context_length_exceeded`, `truncated`, `content_filter`, `length`, `empty_answer`, `not_found`, `too_large`,
-    `provider_unavailable`.
+    `provider_unavailable`, `embedding_changed`.
 
     `passing`: it is worth another try, after `pause_s` seconds where the server says so.
     """
@@ -137,32 +137,42 @@ class Rest(NamedTuple):
     binding: bool
 
 
-class ChatModel(Protocol):
+class Client(Protocol):
+    """A client of the models of a server."""
+
     @property
     def server(self) -> str:
-        """Its address, as `host:port`; empty for a model within the process."""
+        """Its address, as `host:port`; empty for a model within the process, or of the workers."""
         ...
 
+
+C = TypeVar("C", bound=Client, covariant=True)
+
+
+class ChatModel(Client, Protocol):
     def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         """Send the request once, and yield the answer as it arrives. Raises: ModelError."""
         ...
 
 
-class Access(NamedTuple):
+class Access(NamedTuple, Generic[C]):
     """A model by a credential of its provider, whose name is empty where none is needed; `weight` is its share of the
     calls, `rest` returns the time until which the server is not called, since it does not answer."""
 
-    client: ChatModel
+    client: C
     credential: str = ""
     weight: int = 1
     rest: Callable[[], Rest | None] = lambda: None
 
 
-class ChatModels(Protocol):
-    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+class Models(Protocol[C]):
+    """The models that a tenant can name, by clients of one kind."""
+
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[C]]:
         """The ways to a model, by the provider's newest address and credentials; there is at least one.
 
-        Raises: ModelError `not_found` when the provider is not registered, or was removed.
+        Raises: ModelError `not_found` when the provider is not registered, or was removed; `unsupported` when its kind
+        has no such models.
         """
         ...
 
@@ -212,27 +222,13 @@ class Reranking:
     model: str | None = None
 
 
-class Reranker(Protocol):
+class Reranker(Client, Protocol):
     """A model that reads a query and a text together."""
-
-    @property
-    def server(self) -> str:
-        """Its address, as `host:port`; empty for one that workers serve."""
-        ...
 
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
         """A finite score for every text; input beyond the model's limit is truncated.
 
         Waits only briefly: a missing service is `unreachable`. Raises: ModelError.
-        """
-        ...
-
-
-class Rerankers(Protocol):
-    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
-        """The reranker of a provider, and the name of its model; `model` None: the built-in one.
-
-        Raises: ModelError `not_found` when the provider is not registered, or has no such model.
         """
         ...
 
@@ -246,14 +242,14 @@ class Embeddings:
     model: str | None = None
 
 
-class RemoteEmbedder(Protocol):
+class RemoteEmbedder(Client, Protocol):
     """Embedding models of a provider, which count tokens themselves."""
 
-    @property
-    def server(self) -> str: ...
-
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """A vector for every text; a text beyond the model's limit is an error, not cut. Raises: ModelError."""
+        """A vector for every text, by one request; a text beyond the model's limit is an error, not cut.
+
+        Raises: ModelError.
+        """
         ...
 
 
@@ -267,11 +263,8 @@ class Transcription:
     usage: ChatUsage | None = None
 
 
-class Transcriber(Protocol):
+class Transcriber(Client, Protocol):
     """Speech to text."""
-
-    @property
-    def server(self) -> str: ...
 
     async def transcribe(
         self, model: str, audio: bytes, media_type: str, *, language: str = "", prompt: str = ""
@@ -280,29 +273,11 @@ class Transcriber(Protocol):
         ...
 
 
-class Speaker(Protocol):
+class Speaker(Client, Protocol):
     """Text to speech."""
 
-    @property
-    def server(self) -> str: ...
-
     def speak(self, model: str, text: str, *, voice: str, format: str = "mp3") -> AsyncGenerator[bytes]:
-        """Yield the audio as it arrives. Retries passing errors as long as nothing has arrived. Raises: ModelError."""
-        ...
-
-
-class Transcribers(Protocol):
-    async def get(self, tenant: str, provider: str) -> Transcriber:
-        """The transcribers of a provider, with its newest address and key.
-
-        Raises: ModelError `not_found` when the provider is not registered; `unsupported` when it has none.
-        """
-        ...
-
-
-class Speakers(Protocol):
-    async def get(self, tenant: str, provider: str) -> Speaker:
-        """As `Transcribers.get`, of its speakers."""
+        """Send the request once, and yield the audio as it arrives. Raises: ModelError."""
         ...
 
 

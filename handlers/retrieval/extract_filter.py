@@ -10,15 +10,15 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, ValidationError
 
+from domain.builtin import BUILTIN
 from domain.chat.app import MetadataFilter, ModelSettings
-from domain.models.provider import BUILTIN
 from handlers.cause import Cause
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, literal
-from handlers.ports.models import ChatMessage, ChatRequest, ModelError
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 
 PATIENCE_S = 20.0
 """Time limit of the extraction, in seconds: the question can be answered without conditions."""
@@ -64,7 +64,7 @@ class Extracted:
 
 
 class ExtractFilter:
-    def __init__(self, calls: ModelCalls, choose: Choose, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, calls: ModelCalls, choose: Choose[ChatModel], *, patience_s: float = PATIENCE_S) -> None:
         self._calls = calls
         self._choose = choose
         self._patience = patience_s

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit
 from handlers.cause import Cause
+from handlers.ports.models import ModelError
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Question, Retrieve
 
@@ -27,5 +30,6 @@ class QueryDatasets:
         if not event.query or await self._repository.get(Retrieval, tenant, id):
             return
         cause = Cause(commit.metadata, "dataset", id, 1)
-        retrieved = await self._retrieve.find(Question(id, cause, event.query, event.datasets, event.retrieval))
-        await retrieved.record()
+        with suppress(ModelError):  # it is recorded in the retrieval
+            retrieved = await self._retrieve.find(Question(id, cause, event.query, event.datasets, event.retrieval))
+            await retrieved.record()

@@ -19,10 +19,12 @@ from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
 from handlers.cause import Cause
-from handlers.models.model_calls import ModelCalls, milliseconds, shielded
-from handlers.ports.documents import Documents, Embedder, EmbeddingModels, Vectors
+from handlers.models.embeddings import Embedding, Embeddings
+from handlers.models.model_calls import milliseconds, shielded
+from handlers.ports.documents import Documents, Vectors
 from handlers.ports.index import Hit, Index, Mode
 from handlers.ports.log import TooLarge, Unavailable
+from handlers.ports.models import ModelError
 from handlers.repository import Repository
 from handlers.retrieval.extract_filter import ExtractFilter, Type
 from handlers.retrieval.fusion import fused
@@ -64,13 +66,12 @@ class Retrieved:
 
 
 class Prepared(NamedTuple):
-    """The datasets that are searched with one model; its embedder, None for a search by words alone; and the query's
-    tokens."""
+    """The datasets that are searched with one model, by its full name; the model itself is None for a search by words
+    alone."""
 
     model: str
     datasets: list[str]
-    embedder: Embedder | None
-    token_ids: list[list[int]]
+    embedding: Embedding | None
 
 
 Preparation = asyncio.Future[list[Prepared]]
@@ -117,8 +118,7 @@ class _Found:
 @dataclass(frozen=True, slots=True)
 class Retrieve:
     repository: Repository
-    calls: ModelCalls
-    models: EmbeddingModels
+    models: Embeddings
     index: Index
     documents: Documents
     reranks: Rerank
@@ -158,8 +158,7 @@ class Retrieve:
             await shielded(asyncio.gather(*found.calls))  # an open call would stay open
             raise
         except Exception as error:
-            code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
-            reason = f"{type(error).__name__}: {error}"[:1000]
+            code, reason = _error(error)
             with suppress(Unavailable):  # it is retried anyway
                 await self._record_all(question, found, code, reason)
             raise
@@ -221,31 +220,25 @@ class Retrieve:
             members[model].append(dataset)
 
         async def of_model(model: str, ids: Sequence[str]) -> Prepared:
-            living, (embedder, token_ids) = await asyncio.gather(
-                self._datasets(tenant, ids), self._tokens(model, how, query)
-            )
-            return Prepared(model, [dataset.id for dataset in living], embedder, token_ids)
+            living, embedding = await asyncio.gather(self._datasets(tenant, ids), self._embedding(model, how, query))
+            return Prepared(model, [dataset.id for dataset in living], embedding)
 
         return await asyncio.gather(*(of_model(*item) for item in members.items()))
 
-    async def _tokens(self, model: str, how: RetrievalSettings, query: str) -> tuple[Embedder | None, list[list[int]]]:
-        """The embedder of a model and the query's tokens.
-
-        A hybrid search has none, where the model knows too little of the query.
-        """
+    async def _embedding(self, model: str, how: RetrievalSettings, query: str) -> Embedding | None:
+        """The model of this name. A hybrid search has none, where the model knows too little of the query."""
         if how["mode"] == "full_text":
-            return None, []
-        segmenter, embedder = await self.models.get(model)
-        if how["mode"] == "hybrid" and segmenter.known(query) < KNOWN:
-            return None, []
-        return embedder, [segmenter.tokenize(query)]
+            return None
+        embedding = await self.models.get(model)
+        return embedding if how["mode"] == "semantic" or embedding.knows(query) >= KNOWN else None
 
     async def _subquery(self, question: Question, prepared: Prepared, found: _Found) -> _Subquery:
-        model, datasets, embedder, token_ids = prepared
-        if embedder is None:
+        model, datasets, embedding = prepared
+        if embedding is None:
             return _Subquery(model, datasets, None)
         step = "embed" if model == self.models.default else f"embed:{model}"
-        vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)
+        inputs = [embedding.input(question.query)]
+        vectors, recorded = await embedding.embed(question.cause, step, inputs, urgent=True)
         found.calls.append(recorded)
         return _Subquery(model, datasets, vectors[0])
 
@@ -339,3 +332,11 @@ class Retrieve:
             found.candidates = []
             reason = f"The hits cannot be recorded with their headings. {error}"
             await self._record(question, found, "too_large", reason)
+
+
+def _error(error: Exception) -> tuple[str, str]:
+    """The code and the reason of an error, as they are recorded."""
+    if isinstance(error, ModelError):
+        return error.code, error.reason[:1000]
+    code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
+    return code, f"{type(error).__name__}: {error}"[:1000]

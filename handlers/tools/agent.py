@@ -20,7 +20,7 @@ from handlers.models.arguments import arguments_of
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
 from handlers.models.prompt import Draft, Prompt, Record, estimate
-from handlers.ports.models import ChatRequest, ModelError, Tool, ToolCall
+from handlers.ports.models import ChatModel, ChatRequest, ModelError, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.tools import strategies
 from handlers.tools.offer import Offer, Offered
@@ -91,7 +91,7 @@ class Said(NamedTuple):
 class Agent:
     repository: Repository
     calls: ModelCalls
-    choose: Choose
+    choose: Choose[ChatModel]
     offer: Offer
     tools: ToolCalls
     abilities: Abilities

@@ -23,7 +23,7 @@ from domain.models.provider import Provider
 from handlers.cause import Cause
 from handlers.models.choose import Choose
 from handlers.models.grants import Grants
-from handlers.ports.models import ChatMessage, ChatRequest
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest
 from handlers.repository import Repository
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
@@ -71,7 +71,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     return measures
 
 
-async def _choosing(stack: Stack, repository: Repository) -> Choose:
+async def _choosing(stack: Stack, repository: Repository) -> Choose[ChatModel]:
     """The choice among three models in two groups, of two providers, which nothing is sent to."""
     for name in ("lab", "cloud"):
         provider = {"name": name, "base_url": "http://127.0.0.1:9/v1", "key": "k", "check": False}
@@ -88,7 +88,7 @@ async def _choosing(stack: Stack, repository: Repository) -> Choose:
 
 
 async def _times(
-    choose: Choose, grants: Grants, tenant: str, in_flight: int, calls: int
+    choose: Choose[ChatModel], grants: Grants, tenant: str, in_flight: int, calls: int
 ) -> tuple[list[float], list[float]]:
     """Milliseconds that the route and the quotas took of each call, and the quotas alone, after some calls that take
     the first leases."""

@@ -11,6 +11,7 @@ from uuid import UUID
 import typer
 
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run
 from ops.settings import Settings
@@ -28,7 +29,7 @@ def failing() -> Iterator[None]:
     """Turn errors that a worker would retry into messages. Raises: Failed."""
     try:
         yield
-    except (Unavailable, FileNotFoundError) as error:
+    except (Unavailable, FileNotFoundError, ModelError) as error:
         raise Failed(str(error)) from error
 
 
@@ -61,8 +62,8 @@ def rebuild(
 ) -> None:
     """Rebuild the index from the log while the current one serves, then swap it in.
 
-    Vectors come from the cache; the embedding model makes the missing ones. If interrupted, run it again
-    to resume.
+    Vectors come from the cache; the embedding models make the missing ones, those of providers too. If
+    interrupted, run it again to resume.
     """
     settings = Settings.load(home=home, tenant=tenant).located(role="ingest")
     from ops.upkeep.index import rebuild as work
@@ -80,7 +81,8 @@ def rebuild(
     if lost:
         names = ", ".join(f"{document['tenant']}/{document['document']}" for document in lost[:10])
         raise Failed(
-            f"The object store lacks the segments of {len(lost)} documents, which cannot be found now: {names}."
+            f"{len(lost)} documents cannot be found now, since the object store lacks their segments, or their "
+            f"embedding model refused them: {names}."
         )
 
 

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nats.aio.msg import Msg
-
 from adapters.documents.extract import FileExtractor
 from adapters.egress.fetch import GuardedFetch
-from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.live import NatsLive
-from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
-from adapters.models.catalogue import LogCatalogue
-from adapters.models.filter_api import TenantFilters
-from adapters.models.kinds import SPEAKERS, TRANSCRIBERS
+from adapters.models import rerank_api
+from adapters.models.kinds import FILTERS, RERANKERS, SPEAKERS, TRANSCRIBERS
 from adapters.models.listing import TenantListings
-from adapters.models.registry import OfKinds, TenantModels, TenantRerankers
+from adapters.models.registry import TenantModels, TenantRerankers
 from adapters.models.schemas import ContainedSchemas
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
@@ -32,9 +27,6 @@ from adapters.tools.builtin.toolbox import BuiltinToolbox
 from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
-from domain.models.model import Model
-from domain.models.provider import Provider
-from domain.models.route import ModelRoute
 from handlers.abilities import Abilities
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
@@ -45,8 +37,9 @@ from handlers.chat.speak import Speak
 from handlers.chat.suggest import Suggest
 from handlers.chat.transcribe import Transcribe
 from handlers.models.check import Check
-from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
+from handlers.ports.filters import Filter
+from handlers.ports.models import Models, Speaker, Transcriber
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
@@ -57,59 +50,47 @@ from handlers.tools.refresh import Refresh
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
 from ops.egress import egress, file_egress
-from ops.values import prices
 from ops.wiring import Wiring
 
 
 async def begin(wiring: Wiring) -> None:
     silence = wiring.settings.model_timeout_s
 
-    async def registered(tenant: str, name: str) -> Provider | None:
-        return await wiring.repository.get(Provider, tenant, name)
-
+    registered = wiring.registered
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
     unseal = wiring.vault.open
     patience = Patience(first_token=silence, between_tokens=silence)
     allowed = egress(wiring.settings)
-    outages = NatsOutages(wiring.nc)
-    await outages.start()
+    outages = await wiring.outages()
     models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
-    catalogue = LogCatalogue(wiring.repository, prices(wiring.settings))
-    choose = Choose(wiring.repository, models, outages, catalogue, JetStreamCounters(wiring.nc))
-
-    async def changed(message: Msg) -> None:
-        choose.forget(message.subject.split(".")[1])
-
-    for noun in (Provider, Model, ModelRoute):
-        await wiring.nc.subscribe(f"evt.*.{noun.TOPIC}.*", cb=changed)
+    choose = await wiring.choose(models)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
     builtin = model_name(reranker) if reranker else ""
-    rerankers = TenantRerankers(wiring.nc, builtin, registered, unseal, allowed, outages=outages)
-    wiring.open.push_async_callback(rerankers.close)
-    embedding_models = await wiring.embedding_models()
+    rerankers = TenantRerankers(wiring.nc, builtin, await wiring.providers(RERANKERS, "rerankers", rerank_api.PATIENCE))
+    choose_reranker = await wiring.choose(rerankers, tries=2, longest_pause_s=2.0)
+    embeddings = await wiring.embeddings()
     retrieve = Retrieve(
         wiring.repository,
-        wiring.calls,
-        embedding_models,
+        embeddings,
         await wiring.index(),
         await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url)),
-        Rerank(wiring.calls, rerankers),
+        Rerank(wiring.calls, choose_reranker, builtin),
         ExtractFilter(wiring.calls, choose),
     )
     extractor = await wiring.open.enter_async_context(FileExtractor(await wiring.sandbox()))
     fetch = GuardedFetch(file_egress(wiring.settings))
     annotations = await wiring.open.enter_async_context(PostgresAnnotations(wiring.settings.postgres_url))
-    filters = TenantFilters(registered, unseal, allowed)
-    wiring.open.push_async_callback(filters.close)
+    filters: Models[Filter] = await wiring.providers(FILTERS, "filters")
+    choose_filter = await wiring.choose(filters, tries=2, longest_pause_s=2.0)
     live = NatsLive(wiring.nc)
     files = MessageFiles(
         wiring.files,
         fetch,
         extractor,
-        embedding_models,
+        embeddings.segmenter,
         sentences,
         Abilities(wiring.repository),
         wiring.settings.file_limits,
@@ -141,19 +122,17 @@ async def begin(wiring: Wiring) -> None:
         live,
         stops,
         sentences,
-        Moderate(wiring.calls, choose, filters),
-        MatchAnnotation(wiring.repository, wiring.calls, embedding_models, annotations),
+        Moderate(wiring.calls, choose, choose_filter),
+        MatchAnnotation(wiring.repository, embeddings, annotations),
         schemas,
         files,
         agent,
     )
-    transcribers = OfKinds(TRANSCRIBERS, registered, unseal, allowed, patience, outages)
-    speakers = OfKinds(SPEAKERS, registered, unseal, allowed, patience, outages)
-    for clients in (transcribers, speakers):
-        wiring.open.push_async_callback(clients.close)
+    transcribers: Models[Transcriber] = await wiring.providers(TRANSCRIBERS, "models of audio")
+    speakers: Models[Speaker] = await wiring.providers(SPEAKERS, "models of audio")
     heard = wiring.repository, wiring.calls, wiring.files
-    wiring.work("transcribe", Transcribe(*heard, transcribers, live))
-    wiring.work("speak", Speak(*heard, speakers, live))
+    wiring.work("transcribe", Transcribe(*heard, await wiring.choose(transcribers), live))
+    wiring.work("speak", Speak(*heard, await wiring.choose(speakers), live))
     wiring.work("answer", answer)
     wiring.work("resume", Resume(wiring.repository))
     wiring.work("refresh", Refresh(wiring.repository, wiring.blobs, toolboxes))

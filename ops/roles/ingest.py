@@ -22,7 +22,7 @@ PREVIEW_S = 60.0
 
 
 async def begin(wiring: Wiring) -> Awaitable[None]:
-    index, models, embed = await wiring.index(), await wiring.embedding_models(), await wiring.embed()
+    index, models, embed = await wiring.index(), await wiring.embeddings(), await wiring.embed()
     sandbox = await wiring.sandbox()
     extractor = await wiring.open.enter_async_context(FileExtractor(sandbox))
     ingest = Ingest(wiring.repository, wiring.calls, wiring.files, extractor, models, embed, index)
@@ -36,7 +36,7 @@ async def begin(wiring: Wiring) -> Awaitable[None]:
     wiring.work("reindex", reindex)
     wiring.work("reprocess", Reprocess(wiring.repository, documents))
     annotations = await wiring.open.enter_async_context(PostgresAnnotations(wiring.settings.postgres_url))
-    annotate = Annotate(wiring.repository, wiring.calls, models)
+    annotate = Annotate(wiring.repository, models)
     wiring.work("annotate", annotate)
     wiring.work("annotate_all", AnnotateAll(annotate, annotations))
     reader = await wiring.open.enter_async_context(FileExtractor(sandbox, children=1, seconds=PREVIEW_S))

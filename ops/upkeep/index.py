@@ -23,7 +23,7 @@ async def rebuild(
     """
     async with Wiring(settings, "index", within_s=WITHIN_S) as wiring:
         log, index = wiring.log, await wiring.index()
-        models, embed = await wiring.embedding_models(), await wiring.embed()
+        models, embed = await wiring.embeddings(), await wiring.embed()
         reindex = Reindex(wiring.repository, log, wiring.files, models, embed, index)
         if dataset is None:
             return await reindex.all(progress, keep_old=keep_old)

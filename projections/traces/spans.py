@@ -341,9 +341,9 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 def _for_search(call: ModelCall.Requested) -> bool:
     """Return True when a call helps to search: of the chats, the one that makes a filter out of the question; of the
     embeddings, all but the one that looks for an annotation."""
-    if call.kind == "embedding":
-        return call.originator_id != _call_of(call.cause_id, "annotation", call.attempt)
     number = call.route["try"] if call.route else 1
+    if call.kind == "embedding":
+        return call.originator_id != _call_of(call.cause_id, "annotation", call.attempt, number)
     return call.kind == "rerank" or call.originator_id == _call_of(call.cause_id, "filter", call.attempt, number)
 
 

@@ -30,7 +30,7 @@ from hashlib import sha256
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.models.provider import BUILTIN
+from domain.builtin import BUILTIN
 
 if TYPE_CHECKING:  # it takes as long to import as all else together, and few programs price anything
     from genai_prices.data_snapshot import DataSnapshot

@@ -20,14 +20,17 @@ from adapters.postgres.projector import Projector
 from adapters.postgres.quotas import PostgresQuotas
 from adapters.postgres.tables import connect, set_up, wait_for
 from adapters.privacy.vault import AesVault
-from domain.log import EVENTS, Position
+from domain.aggregate import new_id
+from domain.log import EVENTS, Metadata, Position
 from domain.models.budget import Budget
 from domain.models.quota_window import QuotaWindow
+from handlers.cause import Cause
 from handlers.models.alert import Alert
 from handlers.models.settle import Settle
 from handlers.ports.quotas import ExpiredLease, Spent
 from tests.adapters.test_postgres import RecordedLog, caught_up, following, recorded_files
 from tests.handlers.desk import Desk, files_of
+from tests.handlers.fakes import OneModel, Words, embedding_models
 from tests.handlers.models.test_grants import Model, Worker, limit
 from tests.projections.history import History
 
@@ -133,6 +136,18 @@ async def test_each_step_of_soft_and_hard_quotas_is_alerted_once(desk: Desk, url
         QuotaWindow.Alerted.TOPIC
     ) == 3
     await worker.grants.close()
+
+
+async def test_embeddings_of_a_provider_are_counted_and_those_of_the_workers_are_not(desk: Desk, url: str) -> None:
+    await desk.done("quota.set", name="all", scope="tenant", unit="calls", period="month", limit=1, hard=False)
+    quotas, models = OwnQuotas(url, desk), embedding_models(desk.repository, OneModel(Words()))
+    for name, used in (("words", []), (f"{desk.tenant}/lab/small", [1])):
+        embedding = await models.get(name)
+        cause = Cause(Metadata(new_id(), desk.tenant, new_id()), "document", new_id(), 1)
+        _, recorded = await embedding.embed(cause, "embed", [embedding.input("The lock opens at six.")])
+        await recorded
+        await in_tables(url, quotas)
+        assert [spent.used for spent in await quotas.spent()] == used
 
 
 async def test_budgets_are_the_soft_quotas_of_money_in_a_month(desk: Desk, url: str) -> None:

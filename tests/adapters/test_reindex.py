@@ -22,6 +22,7 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.segmenting.segmenter import TokenSegmenter
 from domain.aggregate import Aggregate, new_id
+from domain.embedding import EmbeddingModel, of_workers
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
@@ -31,12 +32,14 @@ from handlers.cause import Cause
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
-from handlers.models.model_calls import ModelCalls
+from handlers.models.embeddings import Embeddings
 from handlers.ports.documents import Embedding, Vectors
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.repository import Repository
 from tests.handlers.desk import files_of
+from tests.handlers.fakes import Vectorizer, embedding_models
 from tests.tiny_model import make_tiny_model
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
@@ -74,14 +77,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Mill:
     """The ports of an ingest worker."""
 
-    def __init__(self, nc: Client, tenant: str, index: Index, models: OneModel, embed: Embed) -> None:
+    def __init__(
+        self, nc: Client, tenant: str, index: Index, models: Embeddings, embed: Embed, vectorizer: Vectorizer
+    ) -> None:
         self.tenant = tenant
         self.blobs = JetStreamBlobs(nc)
         self.files = files_of(nc)
         self.log = JetStreamLog(nc)
         self.store = JetStreamEventStore(nc)
         self.repository = Repository(self.store, JetStreamSnapshots(nc))
-        self.index, self.models, self.embed = index, models, embed
+        self.index, self.models, self.embed, self.vectorizer = index, models, embed, vectorizer
         self.reindex = Reindex(self.repository, self.log, self.files, models, embed, index)
 
     async def change(self, aggregate: Aggregate) -> None:
@@ -161,8 +166,10 @@ async def mill(nc: Client, database_url: str, tenant: str, model: str) -> AsyncI
         index = await stack.enter_async_context(pgvector_index(database_url))
         cache = await stack.enter_async_context(PostgresEmbeddingCache(database_url))
         embedder = await stack.enter_async_context(Outage(await asyncio.to_thread(Engine, model, device="cpu")))
-        calls = ModelCalls(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)))
-        yield Mill(nc, tenant, index, OneModel(TokenSegmenter(model), embedder), Embed(calls, cache))
+        repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
+        vectorizer = Vectorizer()
+        models = embedding_models(repository, OneModel(TokenSegmenter(model), embedder), vectorizer)
+        yield Mill(nc, tenant, index, models, Embed(cache), vectorizer)
 
 
 async def test_written_slices_that_are_not_recorded_yet_are_included(mill: Mill) -> None:
@@ -203,11 +210,11 @@ async def test_a_model_that_is_away_breaks_it_off(mill: Mill) -> None:
     await mill.record(known, 0, 10)
     new, new_cut = await mill.document(dataset.id, 10)
     await mill.record(new, 0, 10)
-    mill.models.embedder.away = True
+    mill.models.models.embedder.away = True
     with pytest.raises(Unavailable, match="is away"):
         await mill.reindex.all()
     assert await mill.holds(known, known_cut) == list(range(10))
-    mill.models.embedder.away = False
+    mill.models.models.embedder.away = False
     built = await mill.reindex.all()
     assert built.segments >= 10
     for document, cut in ((known, known_cut), (new, new_cut)):
@@ -238,15 +245,97 @@ async def test_segments_that_the_store_lacks_are_named(mill: Mill) -> None:
 async def test_a_choice_that_was_overtaken_is_not_followed(mill: Mill) -> None:
     dataset = await mill.dataset()
     for model in ("one", MODEL):
-        dataset.configure(NOW, embedding_model=model)
+        dataset.configure(NOW, embedding=of_workers(model))
         await mill.change(dataset)
     commits = await mill.store.load(Subject(mill.tenant, "dataset", dataset.id))
     for commit in [*commits, *commits]:
         await mill.reindex(commit)
     known = await mill.repository.get(Dataset, mill.tenant, dataset.id)
     assert known
-    assert (known.embedding_model, known.next_embedding_model, known.version) == (MODEL, None, 4)
+    assert (known.embedding, known.next_embedding, known.version) == (of_workers(MODEL), None, 4)
     assert await mill.index.models(mill.tenant, [dataset.id]) == {dataset.id: MODEL}
+
+
+REMOTE = EmbeddingModel(provider="lab", model="small")
+
+
+async def moved(mill: Mill, dataset: Dataset, embedding: EmbeddingModel) -> Dataset:
+    """Choose a model for a dataset, and have a worker rebuild its index."""
+    dataset.configure(NOW, embedding=embedding)
+    await mill.change(dataset)
+    *_, commit = await mill.store.load(Subject(mill.tenant, "dataset", dataset.id))
+    await mill.reindex(commit)
+    known = await mill.repository.get(Dataset, mill.tenant, dataset.id)
+    assert known
+    return known
+
+
+async def test_a_dataset_moves_to_the_model_of_a_provider_and_back(mill: Mill) -> None:
+    dataset = await mill.dataset()
+    document, cut = await mill.document(dataset.id, 40)
+    await mill.write(document, cut, 0, 40)
+    await mill.record(document, 0, 40)
+    dataset = await moved(mill, dataset, REMOTE)
+    assert (dataset.embedding, dataset.next_embedding) == (REMOTE, None)
+    assert await mill.index.models(mill.tenant, [dataset.id]) == {dataset.id: f"{mill.tenant}/lab/small"}
+    assert await mill.index.dimension(mill.tenant, dataset.id) == 3
+    assert await mill.holds(document, cut) == list(range(40))
+    assert [len(texts) for _, texts in mill.vectorizer.asked] == [1, 32, 8]
+    workers = of_workers(MODEL)
+    assert workers
+    assert (await moved(mill, dataset, workers)).embedding == workers
+    assert await mill.index.models(mill.tenant, [dataset.id]) == {dataset.id: MODEL}
+
+
+async def test_a_provider_that_is_away_is_waited_for_and_one_that_refuses_leaves_the_old_model(mill: Mill) -> None:
+    dataset = await mill.dataset()
+    document, cut = await mill.document(dataset.id, 3)
+    await mill.write(document, cut, 0, 3)
+    await mill.record(document, 0, 3)
+    mill.vectorizer.error = ModelError("unreachable", "No connection.", passing=True)
+    with pytest.raises(Unavailable, match="No connection"):
+        await moved(mill, dataset, REMOTE)
+    mill.vectorizer.error = ModelError("unauthorized", "Who?")
+    *_, commit = await mill.store.load(Subject(mill.tenant, "dataset", dataset.id))
+    await mill.reindex(commit)
+    [*_, failed] = (await mill.store.load(Subject(mill.tenant, "dataset", dataset.id)))[-1].events
+    assert isinstance(failed, Dataset.ReindexFailed)
+    assert (failed.embedding, failed.code, failed.reason) == (REMOTE, "unauthorized", "Who?")
+    assert await mill.index.models(mill.tenant, [dataset.id]) == {dataset.id: MODEL}
+    assert await mill.holds(document, cut) == [0, 1, 2]
+
+
+async def test_one_provider_that_is_gone_does_not_stop_a_build_of_everything(mill: Mill) -> None:
+    dataset = await mill.dataset()
+    kept, cut = await mill.document(dataset.id, 3)
+    await mill.record(kept, 0, 3)
+    gone = Dataset.begin(
+        Dataset.Created,
+        new_id(),
+        NOW,
+        name="Rules",
+        description="",
+        embedding=EmbeddingModel(provider="removed", model="small"),
+    )
+    await mill.change(gone)
+    lost, _ = await mill.document(gone.id, 3)
+    await mill.record(lost, 0, 3)
+    built = await mill.reindex.all()
+    assert (mill.tenant, lost.id) in built.lost
+    assert (mill.tenant, kept.id) not in built.lost
+    assert await mill.holds(kept, cut) == [0, 1, 2]
+
+
+async def test_a_rebuilt_dataset_has_the_vectors_that_the_server_gives_now(mill: Mill) -> None:
+    dataset = await moved(mill, await mill.dataset(), REMOTE)
+    document, cut = await mill.document(dataset.id, 3)
+    await mill.record(document, 0, 3)
+    await mill.reindex.dataset(mill.tenant, dataset.id)
+    assert await mill.index.dimension(mill.tenant, dataset.id) == 3
+    mill.vectorizer.dimension = 7
+    await mill.reindex.dataset(mill.tenant, dataset.id)
+    assert await mill.index.dimension(mill.tenant, dataset.id) == 7
+    assert await mill.holds(document, cut) == [0, 1, 2]
 
 
 async def test_a_dataset_that_is_not_there(mill: Mill) -> None:

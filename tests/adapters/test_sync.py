@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -11,16 +13,19 @@ import pytest
 
 from domain.aggregate import Rejection, new_id
 from domain.knowledge import curation
+from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.entries import entries
 from domain.log import Commit, Metadata, Subject
 from handlers.knowledge.embed import LoadedRevision
 from handlers.knowledge.sync import Sync
+from handlers.models.embeddings import PATIENCE
 from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.work.attempt import Attempt
 from handlers.work.dead_letters import Failure, GiveUp, reopen
-from tests.adapters.test_reindex import MODEL, NOW, Mill, mill, model
+from tests.adapters.test_reindex import MODEL, NOW, REMOTE, Mill, mill, model, moved
 from tests.memory import Memory, MemoryLive
 
 __all__ = ["mill", "model"]
@@ -162,17 +167,42 @@ async def test_an_index_that_is_rebuilt_has_the_edits(desk: Desk) -> None:
 
 
 async def test_a_model_that_is_away_is_waited_for(desk: Desk) -> None:
-    desk.mill.models.embedder.away = True
+    desk.mill.models.models.embedder.away = True
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
     [*_, commit] = await desk.commits()
     with pytest.raises(Unavailable, match="is away"):
         await desk.sync(commit)
     assert (await desk.document()).needs_sync
-    desk.mill.models.embedder.away = False
+    desk.mill.models.models.embedder.away = False
     await desk.sync(commit)
     assert not (await desk.document()).needs_sync
     assert await desk.search("towpath") == [desk.at(2)]
     assert (await desk.mill.calls()).count("model_call.failed.v2") == 1
+
+
+async def test_an_edit_is_embedded_by_the_model_of_a_provider_which_is_waited_for_or_refuses(desk: Desk) -> None:
+    mill = desk.mill
+    dataset = await mill.repository.get(Dataset, mill.tenant, desk.dataset)
+    assert dataset
+    await moved(mill, dataset, REMOTE)
+    await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    commit = (await desk.commits())[-1]
+    mill.vectorizer.error = ModelError("unreachable", "No connection.", passing=True)
+    with pytest.raises(Unavailable, match="No connection"):
+        await desk.sync(commit)
+    with pytest.raises(Unavailable):
+        await desk.sync(replace(commit, at=datetime.now(UTC) - PATIENCE / 2))
+    await desk.sync(replace(commit, at=datetime.now(UTC) - 2 * PATIENCE))
+    assert (await desk.document()).sync["failed"]
+    mill.vectorizer.error = None
+    await desk.record("resume_sync")
+    await desk.sync((await desk.commits())[-1])
+    assert not (await desk.document()).needs_sync
+    assert mill.vectorizer.asked[-1] == ("small", ["The towpath is flooded."])
+    mill.vectorizer.error = ModelError("unauthorized", "Who?")
+    await desk.record("edit_segment", segment=desk.at(3), content="The weir is closed.")
+    await desk.sync((await desk.commits())[-1])
+    assert (await desk.document()).sync["failed"]
 
 
 async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:

@@ -12,6 +12,7 @@ from domain.chat.app import App
 from handlers.chat.annotations import pack
 from handlers.ports.documents import Vectors
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from tests.adapters.test_postgres import caught_up, following
 from tests.projections.history import History
 
@@ -63,6 +64,10 @@ async def test_the_closest_annotation_follows_the_log(database_url: str) -> None
         assert await nearest(1, 0) == ("north", 0.0)
         embed(history, east, -1, 0)
         assert await nearest(-1, 0) == ("east", 1.0)
+
+        with pytest.raises(ModelError) as caught:
+            await nearest(1, 0, 0)
+        assert caught.value.code == "embedding_changed"
 
         north.remove(history.now)
         history.record(north)

@@ -18,6 +18,7 @@ from adapters.index.pgvector.store import pgvector_index
 from adapters.index.pgvector.tables import set_up
 from handlers.ports.documents import Vectors
 from handlers.ports.index import Build, Entry, Hit, Index, Mode, Moved, Span
+from handlers.ports.models import ModelError
 
 DIMENSION = 48
 MODEL = "a-model"
@@ -731,6 +732,69 @@ async def test_a_dataset_moves_to_a_model_of_another_dimension(index: Index) -> 
     await index.delete("acme", dataset, document, version=1)
     assert await contents(index, dataset) == []
     assert len(await contents(index, other)) == 5
+
+
+def short(content: str) -> Entry:
+    """An entry whose vector has another length."""
+    return entry(content, np.array([1, 0, 0], np.float32))
+
+
+async def test_vectors_of_another_length_are_refused(index: Index) -> None:
+    dataset, document = id_(), id_()
+    assert await index.dimension("acme", dataset) is None
+    await index.write("acme", dataset, document, [entry("Water")], model="acme/lab/small", version=1)
+    assert await index.dimension("acme", dataset) == DIMENSION
+    with pytest.raises(ModelError, match="lab/small") as caught:
+        await index.write("acme", dataset, document, [short("Water")], model="acme/lab/small", version=2)
+    assert caught.value.code == "embedding_changed"
+    query, modes = np.array([1, 0, 0], np.float32), cast("list[Mode]", ["semantic", "hybrid"])
+    for mode in modes:
+        with pytest.raises(ModelError, match="48") as caught:
+            await index.search("acme", [dataset], "water", query, model="acme/lab/small", mode=mode, top_k=5)
+        assert caught.value.code == "embedding_changed"
+    assert len(await contents(index, dataset)) == 1
+
+
+async def test_datasets_of_one_model_have_versions_by_the_length_of_their_vectors(index: Index) -> None:
+    model, long, brief = f"acme/lab/{id_()}", id_(), id_()
+    await index.write("acme", long, id_(), [entry("Water")], model=model, version=1)
+    await index.write("acme", brief, id_(), [short("Water")], model=model, version=1)
+    assert [await index.dimension("acme", dataset) for dataset in (long, brief)] == [DIMENSION, 3]
+    (hit,) = await index.search("acme", [brief], "water", short("").vector, model=model, mode="hybrid", top_k=5)
+    assert hit.dataset == brief
+
+
+async def test_a_dataset_moves_to_vectors_of_another_length_of_the_same_model(index: Index) -> None:
+    model, dataset, document, segment = f"acme/lab/{id_()}", id_(), id_(), id_()
+    await index.write("acme", dataset, document, [entry("Water", id=segment)], model=model, version=1)
+    async with index.build("acme", dataset) as build:
+        await build.begin(f"{model}:3", 0)
+        await build.open(model, 3)
+        moved = replace(short("Water"), id=segment)
+        await build.write("acme", dataset, document, [moved], model=model, version=1)
+        async with build.swap():
+            pass
+    (hit,) = await index.search("acme", [dataset], "water", moved.vector, model=model, mode="semantic", top_k=5)
+    assert (hit.id, await index.dimension("acme", dataset)) == (segment, 3)
+
+
+async def test_a_build_that_was_begun_with_vectors_of_another_length_is_not_gone_on_with(index: Index) -> None:
+    model, dataset = f"acme/lab/{id_()}", id_()
+    async with index.build("acme", dataset) as build:
+        await build.begin("a plan", 0)
+        await build.open(model, 3)
+    async with index.build("acme", dataset) as build:
+        await build.begin("a plan", 0)
+        with pytest.raises(ModelError) as caught:
+            await build.open(model, DIMENSION)
+    assert caught.value.code == "embedding_changed"
+
+
+async def test_vectors_that_are_too_long_for_the_index_are_refused(index: Index) -> None:
+    vector = np.ones(20_000, np.float32)
+    with pytest.raises(ModelError, match="20,000") as caught:
+        await index.write("acme", id_(), id_(), [entry("Water", vector)], model=f"acme/lab/{id_()}", version=1)
+    assert caught.value.code == "unsupported"
 
 
 async def test_a_dataset_without_documents_moves_too(index: Index) -> None:

@@ -65,7 +65,7 @@ async def test_a_replay_is_whole_and_in_order(place: Place, tenant: str) -> None
     assert [message.position for message in messages][-50:] == positions
     last = messages[-1]
     assert isinstance(last, Commit)
-    assert [event.TOPIC for event in last.events] == ["dataset.created.v1", "dataset.deleted.v1"]
+    assert [event.TOPIC for event in last.events] == ["dataset.created.v2", "dataset.deleted.v1"]
     assert (last.subject.tenant, last.subject.noun, last.metadata.actor) == (tenant, "dataset", "ada")
     assert last.metadata.causation is not None
     [loaded] = await store_of(place).load(last.subject)

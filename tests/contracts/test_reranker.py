@@ -13,7 +13,7 @@ import pytest
 from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.rerank_service import NatsReranker, serve
 from adapters.models.rerank_api import RerankApi
-from handlers.ports.models import Reranker
+from handlers.ports.models import ModelError, Reranker
 from tests.chat_servers import LOOPBACK
 from tests.rerank_server import once_served, rerank_server
 
@@ -43,6 +43,9 @@ async def reranker(request: pytest.FixtureRequest, lexical_model: str, nats_url:
         return
     async with rerank_server(lexical_model) as url:
         api = RerankApi(LOOPBACK, "default", f"{url}/{'v1' if request.param == 'jina' else 'tei'}", "secret-key")
+        if request.param == "tei":
+            with suppress(ModelError):  # it learns which form the server takes
+                await api.rerank(MODEL, QUERY, ["x"])
         yield api
         await api.close()
 

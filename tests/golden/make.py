@@ -45,6 +45,7 @@ from domain.chat.site import Icon, Site
 from domain.chat.speech import Speech
 from domain.chat.tags import Tags
 from domain.chat.transcription import Transcription
+from domain.embedding import EmbeddingModel
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -169,8 +170,12 @@ def _documents() -> Iterator[Aggregate]:
     dataset.add_metadata_field(_at(9.1), field=_id(91), name="year", type="number")
     dataset.rename_metadata_field(_at(9.2), name="year", new_name="edition")
     dataset.remove_metadata_field(_at(9.3), name="edition")
-    dataset.configure(_at(9.5), embedding_model="intfloat/multilingual-e5-small")
-    dataset.reindexed(_at(9.7), embedding_model="intfloat/multilingual-e5-small")
+    small = EmbeddingModel(provider="builtin", model="intfloat/multilingual-e5-small")
+    dataset.configure(_at(9.5), embedding=small)
+    dataset.reindexed(_at(9.7), embedding=small)
+    large = EmbeddingModel(provider="openai", model="text-embedding-3-large")
+    dataset.configure(_at(9.72), embedding=large)
+    dataset.fail_reindex(_at(9.74), embedding=large, code="not_found", reason="No provider 'openai' is registered.")
     dataset.configure(_at(9.8), segmentation=_RULES.plain())
     dataset.reprocess(_at(9.9))
     dataset.delete(_at(10))
@@ -383,7 +388,7 @@ def _answers() -> Iterator[Aggregate]:
     talk.rename(_at(23), name="Opening times")
     talk.regenerate(_at(23.5), message=_id(11), repeats=_id(5), app=app)
     talk.delete(_at(24))
-    app.set_annotation_reply(_at(24.25), enabled=True, score_threshold=0.9, embedding_model=None)
+    app.set_annotation_reply(_at(24.25), enabled=True, score_threshold=0.9, embedding=None)
     app.annotations_embedded(_at(24.5), embedding_model="a-model")
     app.delete(_at(25))
     annotation = Annotation.begin(

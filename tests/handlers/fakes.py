@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -20,17 +20,32 @@ from handlers.chat.evidence import evidence
 from handlers.chat.files import MessageFiles
 from handlers.chat.ranking import ranked
 from handlers.chat.structured import fault
+from handlers.models import embeddings
 from handlers.models.choose import Choose, Known, Way
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.annotations import Nearest
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
 from handlers.ports.files import Fetched, NotFetched
-from handlers.ports.filters import Check, Finding
-from handlers.ports.index import Entry, Hit
+from handlers.ports.filters import Check, Filter, Finding
+from handlers.ports.index import Entry, Hit, changed
 from handlers.ports.log import Unavailable
-from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ChatUsage, Delta, ModelError
+from handlers.ports.models import (
+    Access,
+    ChatModel,
+    ChatRequest,
+    ChatUsage,
+    Client,
+    Delta,
+    Embeddings,
+    ModelError,
+    Models,
+    RemoteEmbedder,
+)
 from handlers.repository import Repository
 from tests.handlers.desk import Desk
 from tests.memory import Memory
+
+C = TypeVar("C", bound=Client)
 
 
 class Lines:
@@ -72,10 +87,10 @@ class Guards:
         self.silent = False
         self.asked: list[Check] = []
 
-    async def get(self, tenant: str, provider: str) -> Guards:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[Filter]]:
         if provider == "nothing":
             raise ModelError("not_found", "There is no such filter.")
-        return self
+        return [Access(self)]
 
     async def check(self, check: Check) -> Finding:
         self.asked.append(check)
@@ -157,8 +172,8 @@ class Ranks:
 
 def message_files(desk: Desk, fetch: Addresses | None = None, ranks: Ranks | None = None) -> MessageFiles:
     """The files of questions at a desk; documents are read by their lines."""
-    fetch, ranks, models = fetch or Addresses(), ranks or Ranks(), OneModel(Words())
-    return MessageFiles(desk.files, fetch, Lines(), models, ranks, Abilities(desk.repository))
+    fetch, ranks = fetch or Addresses(), ranks or Ranks()
+    return MessageFiles(desk.files, fetch, Lines(), Words(), ranks, Abilities(desk.repository))
 
 
 class Words:
@@ -209,10 +224,47 @@ class OneModel:
     def __init__(self, words: Words) -> None:
         self.words = words
 
+    @property
+    def segmenter(self) -> Words:
+        return self.words
+
     async def get(self, name: str) -> Embedding:
         if name != self.default:
             raise Unavailable(f"No worker serves {name}.")
         return Embedding(self.words, self.words)
+
+
+class Vectorizer:
+    """The embedding models of a provider: each text is its number of words, its length, and as many ones as make the
+    `dimension`. It fails with `error`, or as many times as there are `errors`."""
+
+    server = "vectors:443"
+
+    def __init__(self) -> None:
+        self.dimension = 3
+        self.error: ModelError | None = None
+        self.errors: list[ModelError] = []
+        self.asked: list[tuple[str, list[str]]] = []
+
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[RemoteEmbedder]]:
+        if provider == "removed":
+            raise ModelError("not_found", "No provider 'removed' is registered.")
+        return [Access(self)]
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        self.asked.append((model, list(texts)))
+        if error := self.errors.pop(0) if self.errors else self.error:
+            raise error
+        vectors = np.ones((len(texts), self.dimension), np.float32)
+        vectors[:, :2] = [(len(text.split()), len(text)) for text in texts]
+        return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), ChatUsage(7, 0), "m-1")
+
+
+def embedding_models(
+    repository: Repository, models: OneModel, provider: Vectorizer | None = None
+) -> embeddings.Embeddings:
+    """The models of the workers, and those of a provider."""
+    return embeddings.Embeddings(ModelCalls(repository), models, choosing(repository, provider or Vectorizer()))
 
 
 class Cache:
@@ -240,16 +292,25 @@ class Shelf:
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.searched: dict[str, str] = {}
+        self.length: int | None = None
         self.before: Callable[[], object] = lambda: None
 
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
         return {dataset: self.searched[dataset] for dataset in datasets if dataset in self.searched}
+
+    async def dimension(self, tenant: str, dataset: str) -> int | None:
+        return self.length
 
     async def write(
         self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
     ) -> None:
         self.before()
         self.searched.setdefault(dataset, model)
+        for entry in entries:
+            if entry.vector is not None:
+                self.length = self.length or len(entry.vector)
+                if len(entry.vector) != self.length:
+                    raise changed(model, self.length, len(entry.vector))
         self.writes.append(Write(document, list(entries), version))
 
     async def search(self, tenant: str, datasets: Sequence[str], *query: Any, top_k: int, **how: Any) -> list[Hit]:
@@ -278,7 +339,7 @@ class Speaker:
         self.waits = asyncio.Event()
         """Set when it has come to an event that it waits for."""
 
-    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[ChatModel]]:
         return [Access(self)]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
@@ -298,26 +359,26 @@ class Speaker:
 
 
 @dataclass
-class Only:
+class Only(Generic[C]):
     """The one way to a model, which is tried once."""
 
     provider: str
-    client: ChatModel
+    client: C
     model: str = "m"
 
-    async def next(self) -> tuple[Way, Try | None]:
+    async def next(self) -> tuple[Way[C], Try | None]:
         return Way(self.provider, self.model, 1, Known(), Access(self.client)), None
 
-    async def answered(self, way: Way, first_ms: float | None, tokens: int) -> None:
+    async def answered(self, way: Way[C], first_ms: float | None, tokens: int) -> None:
         pass
 
-    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+    async def failed(self, way: Way[C], call: str, error: ModelError, *, arrived: bool) -> None:
         raise error
 
-    def left(self, way: Way) -> None:
+    def left(self, way: Way[C]) -> None:
         pass
 
 
-def choosing(repository: Repository, models: ChatModels) -> Choose:
+def choosing(repository: Repository, models: Models[C]) -> Choose[C]:
     """Chooses without pauses."""
     return Choose(repository, models, LocalOutages(), draw=lambda: -0.5, held_s=0)

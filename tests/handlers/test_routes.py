@@ -171,7 +171,7 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "app.set_annotation_reply",
         {"app": "{app}", "enabled": True, "embedding_model": "a-model"},
         "app",
-        ["app.annotation_reply_set.v1"],
+        ["app.annotation_reply_set.v2"],
     ),
     (
         "annotation.create",
@@ -187,12 +187,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("annotation.edit", {"annotation": "{note}", "answer": "At seven."}, "annotation", ["annotation.edited.v1"]),
     ("annotation.remove", {"annotation": "{note}"}, "annotation", ["annotation.removed.v1"]),
-    ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
+    ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v2"]),
     (
         "dataset.configure",
         {"dataset": "{dataset}", "embedding_model": "another-model"},
         "dataset",
-        ["dataset.configured.v1"],
+        ["dataset.configured.v2"],
     ),
     (
         "dataset.configure",
@@ -1125,7 +1125,7 @@ async def test_the_same_embedding_model_again_changes_nothing(desk: Desk, world:
     fields = {"dataset": world.dataset, "embedding_model": "a-model"}
     first, second = [await desk.send("dataset.configure", **fields) for _ in range(2)]
     assert first.version == second.version
-    assert (await desk.types("dataset", world.dataset)).count("dataset.configured.v1") == 1
+    assert (await desk.types("dataset", world.dataset)).count("dataset.configured.v2") == 1
 
 
 # --- messages that branch, repeat and stand for themselves ---------------------------------------------------

@@ -46,17 +46,20 @@ async def retrieved(headrace: Stack, dataset: str, rerank: Row, **more: object) 
     return message, found, [names[hit["document"]] for hit in kept]
 
 
-async def the_call(headrace: Stack, message: str, status: str) -> Row:
-    statement = "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'rerank' AND status = %(status)s"
-    [call] = await headrace.until(statement, id=message, status=status)
-    return call
+async def the_calls(headrace: Stack, message: str, status: str, count: int = 1) -> list[Row]:
+    """The tries of a rerank, in order."""
+    statement = """
+        SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'rerank' AND status = %(status)s
+        ORDER BY try
+    """
+    return await headrace.until(statement, lambda rows: len(rows) == count, id=message, status=status)
 
 
 async def test_the_built_in_reranker_is_part_of_the_search(headrace: Stack, dataset: str) -> None:
     message, found, names = await retrieved(headrace, dataset, {"provider": "builtin"})
     assert names[0] == "right.txt"
     assert found["faults"] == []
-    call = await the_call(headrace, message, "completed")
+    [call] = await the_calls(headrace, message, "completed")
     assert (call["provider"], call["model"], call["cost"]) == ("builtin", "lexical-2", 0)
     assert call["request"]["query"] == QUESTION
     scores = dict(zip(call["request"]["segments"], json.loads(call["response"]), strict=True))
@@ -85,7 +88,7 @@ async def test_a_providers_reranker_is_called_with_its_key(headrace: Stack, data
         message, found, names = await retrieved(headrace, dataset, {"provider": "ranks", "model": "long"})
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert (names, found["faults"]) == (["near.txt", "right.txt"], [])
-    call = await the_call(headrace, message, "completed")
+    [call] = await the_calls(headrace, message, "completed")
     assert (call["provider"], call["response_id"], call["response_model"]) == ("ranks", "rerank-1", "long-1")
     assert f"//{call['server']}/" in server.url
     assert (call["tokens_estimated"], call["prompt_tokens"]) == (False, sum(map(len, TEXTS.values())))
@@ -99,7 +102,8 @@ async def test_without_its_reranker_a_search_goes_on_and_says_so(headrace: Stack
     [fault] = found["faults"]
     assert (fault["step"], fault["code"]) == ("rerank", "server_error")
     assert all(hit["rerank_rank"] is None for hit in found["hits"])
-    assert (await the_call(headrace, message, "failed"))["error_code"] == "server_error"
+    tries = await the_calls(headrace, message, "failed", 2)
+    assert [(call["try"], call["error_code"]) for call in tries] == [(1, "server_error"), (2, "server_error")]
 
 
 def says(conditions: list[Row]) -> Behaviour:

@@ -281,7 +281,7 @@ def test_only_those_that_need_it_reach_beyond_the_networks_of_compose() -> None:
         for network in COMPOSE["networks"]
     }
     assert reached["front"] == {"nats-0", "view"}
-    assert reached["outside"] == {"answer", "collector"}
+    assert reached["outside"] == {"answer", "ingest", "collector"}
     assert "view" not in reached["index"]
     assert reached["index"] == {"opensearch", "setup", "ingest", "answer"}
     assert {"commands", "embed", "archive"}.isdisjoint(reached["tables"])
@@ -472,8 +472,8 @@ def test_every_pod_is_closed_in_both_directions_but_for_what_it_needs() -> None:
     expected = {
         **dict.fromkeys(("commands", "embed", "archive", "nats"), bus),
         **dict.fromkeys(("project", "view"), tables),
-        **dict.fromkeys(("ingest", "setup"), index),
-        "answer": index | {"0.0.0.0/0"},
+        "setup": index,
+        **dict.fromkeys(("answer", "ingest"), index | {"0.0.0.0/0"}),
         "export": tables | {"collector"},
         "collector": {"kube-system", "nats", "observability"},
         "postgres": {"kube-system"},

@@ -30,7 +30,6 @@ GUARDED = {
     "adapters/models/chat_server.py": {"httpx2"},
     "adapters/models/embedding_api.py": {"httpx2"},
     "adapters/models/faults.py": {"httpx2"},
-    "adapters/models/filter_api.py": {"httpx2"},
     "adapters/models/ollama.py": {"httpx2"},
     "adapters/models/rerank_api.py": {"httpx2"},
     "adapters/models/server.py": {"httpx2"},

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from domain.embedding import EmbeddingModel
 from domain.knowledge.document import revision_id, segment_id
 from domain.knowledge.segmentation import Segmentation
 from projections.datasets import datasets
@@ -223,14 +224,32 @@ def test_a_dataset_that_gets_another_embedding_model() -> None:
     dataset = history.dataset()
     [row] = history.rows(datasets)
     assert (row["embedding_model"], row["next_embedding_model"]) == (None, None)
-    dataset.configure(history.now, embedding_model="b")
+    b, remote = EmbeddingModel(provider="builtin", model="b"), EmbeddingModel(provider="lab", model="small")
+    dataset.configure(history.now, embedding=b)
     history.record(dataset)
     [row] = history.rows(datasets)
     assert (row["embedding_model"], row["next_embedding_model"]) == (None, "b")
-    dataset.reindexed(history.now, embedding_model="b")
+    dataset.reindexed(history.now, embedding=b)
     at = history.record(dataset)
     [row] = history.rows(datasets)
     assert (row["embedding_model"], row["next_embedding_model"], row["updated_at"]) == ("b", None, at)
+    dataset.configure(history.now, embedding=remote)
+    history.record(dataset)
+    [row] = history.rows(datasets)
+    assert (row["embedding_model_provider"], row["next_embedding_model_provider"]) == ("builtin", "lab")
+    dataset.fail_reindex(history.now, embedding=remote, code="not_found", reason="Gone.")
+    history.record(dataset)
+    [row] = history.rows(datasets)
+    assert (row["embedding_model"], row["next_embedding_model"], row["next_embedding_model_provider"]) == (
+        "b",
+        None,
+        None,
+    )
+    assert (row["embedding_error_code"], row["embedding_error"]) == ("not_found", "Gone.")
+    dataset.configure(history.now, embedding=remote)
+    history.record(dataset)
+    [row] = history.rows(datasets)
+    assert (row["embedding_error_code"], row["embedding_error"]) == (None, None)
 
 
 def test_a_dataset_that_gets_other_rules() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from domain.access.end_user import EndUser
 from domain.chat.annotation import Annotation
 from domain.chat.app import App
+from domain.embedding import of_workers
 from projections.message_annotations import (
     annotation_vectors,
     app_annotation_hit_histories,
@@ -92,13 +93,13 @@ def test_given_an_annotation_of_a_person_when_it_is_erased_then_nothing_of_it_is
 def test_given_an_app_when_it_gives_stored_answers_then_its_settings_have_a_row_until_it_is_deleted() -> None:
     history = History()
     app = history.app()
-    app.set_annotation_reply(history.now, enabled=True, score_threshold=0.9, embedding_model=None)
+    app.set_annotation_reply(history.now, enabled=True, score_threshold=0.9, embedding=None)
     app.annotations_embedded(history.now, embedding_model="a-model")
     history.record(app)
     (row,) = history.rows(app_annotation_settings)
     assert (row["id"], row["enabled"], row["score_threshold"]) == (app.id, True, 0.9)
     assert (row["embedding_model"], row["active_embedding_model"], row["created_user_id"]) == (None, "a-model", "ada")
-    app.set_annotation_reply(history.now, enabled=False, score_threshold=0.8, embedding_model="b")
+    app.set_annotation_reply(history.now, enabled=False, score_threshold=0.8, embedding=of_workers("b"))
     history.record(app)
     (row,) = history.rows(app_annotation_settings)
     assert (row["enabled"], row["active_embedding_model"]) == (False, "a-model")

@@ -412,9 +412,7 @@ class _Walk:
         id, app, mine = id_of(15, self.random.randrange(self.few)), self.some(App), self.history.tenant
         annotation = self.annotations.get((mine, id))
         if app and not app.deleted and self.random.random() < 0.2:
-            app.set_annotation_reply(
-                self.history.now, enabled=number % 2 == 0, score_threshold=0.9, embedding_model=None
-            )
+            app.set_annotation_reply(self.history.now, enabled=number % 2 == 0, score_threshold=0.9, embedding=None)
             app.annotations_embedded(self.history.now, embedding_model=f"model-{number % 2}")
             if app.pending_events:
                 self.history.record(app)

@@ -48,6 +48,7 @@ async def opensearch_store(access: Access) -> AsyncIterator[OpenSearchStore]:
 
 class OpenSearchStore:
     schema = SCHEMA
+    longest = 16_000
 
     def __init__(self, segments: Segments) -> None:
         self.segments = segments

@@ -40,6 +40,7 @@ def pgvector_index(
 
 class PgvectorStore:
     schema = SCHEMA
+    longest = 4_000
 
     def __init__(self, timeout_s: float = 10.0, exact: int | None = None) -> None:
         self._timeout = timeout_s

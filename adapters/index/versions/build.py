@@ -13,7 +13,8 @@ from adapters.index.versions.changes import delete, lock_versions, make_version,
 from adapters.index.versions.database import Connection, Cursor, Database, connected
 from adapters.index.versions.schema import Scope
 from adapters.index.versions.store import AnyStore
-from handlers.ports.index import Entry
+from domain.embedding import shown
+from handlers.ports.index import Entry, changed
 from handlers.ports.log import Unavailable
 from projections.values.words import RULES
 
@@ -30,7 +31,7 @@ async def building(
 
 class VersionedBuild:
     id: str
-    attempt: int
+    attempt = 0
     reached: int
 
     def __init__(
@@ -44,6 +45,7 @@ class VersionedBuild:
         self._scope = {"tenant": tenant, "dataset": dataset}
         self._one = Scope(tenant, dataset) if tenant is not None and dataset is not None else None
         self._versions: dict[str, int] = {}
+        self._dimensions: dict[str, int] = {}
         self._opening = asyncio.Lock()
 
     async def searched(self) -> str | None:
@@ -64,6 +66,17 @@ class VersionedBuild:
         async with self._opening:
             if model not in self._versions:
                 self._versions[model] = await self._make(model, dimension)
+            elif model not in self._dimensions:  # opened by an earlier attempt
+                await self._check(model, dimension)
+            self._dimensions[model] = dimension
+
+    async def _check(self, model: str, dimension: int) -> None:
+        """Raises: ModelError `embedding_changed`."""
+        async with self._database.connection() as connection:
+            rows = await connection.execute(self._sql(_DIMENSION), [self._versions[model]])
+            [had] = await rows.fetchone() or [dimension]
+        if had != dimension:
+            raise changed(shown(model), had, dimension)
 
     async def _make(self, model: str, dimension: int) -> int:
         async with self._database.transaction() as cursor:
@@ -187,6 +200,8 @@ INSERT INTO {schema}.tombstones (tenant, dataset, document)
 SELECT * FROM unnest(%s::text[], %s::uuid[], %s::uuid[])
 ON CONFLICT DO NOTHING
 """
+
+_DIMENSION = "SELECT dimension FROM {schema}.versions WHERE number = %s"
 
 _OPEN = "UPDATE {schema}.builds SET versions = %s WHERE id = %s"
 

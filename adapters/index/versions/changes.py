@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from adapters.index.versions.database import Cursor
 from adapters.index.versions.schema import Scope
 from adapters.index.versions.store import AnyStore
+from handlers.ports.index import too_long
 from projections.values.words import RULES
 
 
@@ -16,7 +17,9 @@ async def lock_versions(cursor: Cursor, store: AnyStore) -> None:
 
 
 async def make_version(cursor: Cursor, store: AnyStore, model: str, dimension: int, *, live: bool) -> int:
-    """Make a version and return its number."""
+    """Make a version and return its number. Raises: ModelError `unsupported` for vectors that are too long."""
+    if dimension > store.longest:
+        raise too_long(dimension, store.longest)
     await cursor.execute(store.schema.sql(_INSERT), [model, dimension, live, RULES])
     [number] = await cursor.fetchone() or [0]
     await store.make(cursor, number, dimension, live=live)

@@ -19,7 +19,8 @@ from adapters.index.versions.changes import delete, lock_versions, make_version,
 from adapters.index.versions.database import Cursor, Database
 from adapters.index.versions.schema import Scope
 from adapters.index.versions.store import AnyStore, Question
-from handlers.ports.index import Entry, Hit, Mode, Moved, Span
+from domain.embedding import shown
+from handlers.ports.index import Entry, Hit, Mode, Moved, Span, changed
 from handlers.ports.log import Unavailable
 from handlers.retrieval.fusion import fused
 from projections.values.words import RULES, asked, holds, quoted, words
@@ -42,6 +43,7 @@ T = TypeVar("T")
 class Version(NamedTuple):
     number: int
     model: str
+    dimension: int
 
 
 class VersionedIndex:
@@ -62,6 +64,10 @@ class VersionedIndex:
 
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
         return {dataset: version.model for dataset, version in (await self._routes(tenant, datasets)).items()}
+
+    async def dimension(self, tenant: str, dataset: str) -> int | None:
+        version = (await self._routes(tenant, [dataset])).get(dataset)
+        return version.dimension if version else None
 
     async def write(
         self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
@@ -126,7 +132,8 @@ class VersionedIndex:
 
     async def _found(self, datasets: Sequence[str], question: Question, model: str) -> list[Hit]:
         ask = partial(self._store.search, self._database, question=question)
-        found = await self._ask(question.tenant, datasets, ask, model=model)
+        length = None if question.vector is None else len(question.vector)
+        found = await self._ask(question.tenant, datasets, ask, model=model, length=length)
         if question.mode == "semantic" or question.weight is not None:
             return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[
                 : question.top_k
@@ -156,16 +163,23 @@ class VersionedIndex:
         ask: Callable[[int, list[str]], Awaitable[list[T] | None]],
         *,
         model: str | None = None,
+        length: int | None = None,
     ) -> list[list[T]]:
         """The answer of each version that some of the datasets are in.
 
-        Raises: Moved when one is not searched with the `model`, Unavailable.
+        Raises: Moved when one is not searched with the `model`; ModelError `embedding_changed` when one has vectors of
+        another `length`; Unavailable.
         """
         for attempt in range(TRIES):
             routes = await self._routes(tenant, datasets, again=attempt > 0)
             if model is not None and any(version.model != model for version in routes.values()):
                 if attempt:
                     raise Moved
+                continue
+            other = next((it for it in routes.values() if length not in (None, it.dimension)), None)
+            if other and length is not None:
+                if attempt:
+                    raise changed(shown(other.model), other.dimension, length)
                 continue
             members = defaultdict(list)
             for dataset, version in routes.items():
@@ -185,7 +199,7 @@ class VersionedIndex:
         if missing:
             async with self._database.connection() as connection:
                 rows = await (await connection.execute(self._sql(_ROUTES), [tenant, missing])).fetchall()
-            self._remember({(tenant, dataset): Version(number, model) for dataset, number, model in rows})
+            self._remember({(tenant, dataset): Version(*version) for dataset, *version in rows})
         found = {id: self._versions.get((tenant, id)) for id in datasets}
         return {id: version for id, version in found.items() if version}
 
@@ -197,12 +211,12 @@ class VersionedIndex:
     async def _route(self, cursor: Cursor, scope: Scope, model: str, dimension: int | None) -> int | None:
         """The version that a document is written to, None when it was deleted; the first write chooses it.
 
-        Raises: Moved; ValueError when the version must be made and no dimension is known.
+        Raises: Moved; ModelError; ValueError when the version must be made and no dimension is known.
         """
-        deleted, number, routed = await self._where(cursor, scope)
+        deleted, version = await self._where(cursor, scope)
         if deleted:
             return None
-        if number is None:
+        if version is None:
             await lock_versions(cursor, self._store)
             await cursor.execute(self._sql(_NEWEST), {"model": model, "dimension": dimension, "rules": RULES})
             row = await cursor.fetchone()
@@ -212,18 +226,20 @@ class VersionedIndex:
             await cursor.execute(self._sql(_FIRST_ROUTE), [scope.tenant, scope.dataset, new])
             if row is None:
                 await self._store.point(cursor)
-            _, number, routed = await self._where(cursor, scope)
-        assert number is not None
-        if routed != model:
-            self._remember({(scope.tenant, scope.dataset): Version(number, routed)})
+            _, version = await self._where(cursor, scope)
+        assert version is not None
+        if version.model != model:
+            self._remember({(scope.tenant, scope.dataset): version})
             raise Moved
-        return number
+        if dimension not in (None, version.dimension):
+            raise changed(shown(model), version.dimension, dimension or 0)
+        return version.number
 
-    async def _where(self, cursor: Cursor, scope: Scope) -> tuple[bool, int | None, str]:
-        """True if a document was deleted; the version of its dataset, and that version's model."""
+    async def _where(self, cursor: Cursor, scope: Scope) -> tuple[bool, Version | None]:
+        """True if a document was deleted; the version of its dataset."""
         await cursor.execute(self._sql(_WHERE), scope._asdict())
-        deleted, number, model = await cursor.fetchone() or (False, None, "")
-        return deleted, number, model
+        deleted, number, *of = await cursor.fetchone() or (False, None)
+        return deleted, None if number is None else Version(number, *of)
 
 
 def _first(exact: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:
@@ -238,7 +254,7 @@ def _first(exact: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:
 
 
 _ROUTES = """
-SELECT dataset::text, version, model FROM {schema}.routes JOIN {schema}.versions ON number = version
+SELECT dataset::text, version, model, dimension FROM {schema}.routes JOIN {schema}.versions ON number = version
 WHERE tenant = %s AND dataset = ANY (%s::uuid[])
 """
 
@@ -246,7 +262,7 @@ _WHERE = """
 SELECT EXISTS (
     SELECT FROM {schema}.tombstones
     WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND (document = %(document)s OR document IS NULL)
-), version, model
+), version, model, dimension
 FROM (VALUES (1)) AS once LEFT JOIN (
     {schema}.routes JOIN {schema}.versions ON number = version
 ) ON tenant = %(tenant)s AND dataset = %(dataset)s

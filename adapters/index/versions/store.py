@@ -69,6 +69,8 @@ class Store(Protocol[P]):
     """
 
     schema: Schema
+    longest: int
+    """Maximum dimension of a vector."""
 
     async def configure(self, connection: Connection) -> None:
         """Prepare a connection of the pool for searches."""

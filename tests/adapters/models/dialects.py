@@ -15,7 +15,7 @@ from handlers.ports.models import ChatModel, ChatRequest, Delta, ModelError
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, FaultyServer, faulty_server
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(first_token=10, between_tokens=10, total=30, pause=0.01, longest_pause=0.5)
+PATIENCE = Patience(first_token=10, between_tokens=10, total=30)
 
 
 def event(data: Any, name: str = "") -> str:

@@ -154,7 +154,7 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
         async def registered(tenant: str, name: str) -> Provider:
             return provider(server.url, f"key of {name}")
 
-        patience = Patience(first_token=0.1, between_tokens=0.1, tries=1)
+        patience = Patience(first_token=0.1, between_tokens=0.1)
         models = TenantModels(registered, in_clear, LOOPBACK, patience, outages=LocalOutages())
 
         async def ask(tenant: str, provider: str = "slow") -> str:

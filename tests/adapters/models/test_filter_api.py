@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from adapters.egress.client import Egress
-from adapters.models.filter_api import MOST_BYTES, TenantFilters
+from adapters.models.filter_api import MOST_BYTES
+from adapters.models.kinds import FILTERS
+from adapters.models.registry import OfProviders
 from domain.models.provider import Provider
 from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.models import ModelError
@@ -36,11 +38,16 @@ async def filter_of(behaviour: Behaviour, key: str = KEY, egress: Egress = LOOPB
         async def registered(tenant: str, provider: str) -> Provider | None:
             return guard(f"{server.url}/moderation?team=a", *filter(None, [key])) if provider == "guard" else None
 
-        filters = TenantFilters(registered, lambda _, sealed: sealed, egress)
+        filters: OfProviders[Any] = OfProviders(FILTERS, "filters", registered, lambda _, sealed: sealed, egress)
         try:
             yield filters, server
         finally:
             await filters.close()
+
+
+async def guarding(filters: OfProviders[Any]) -> Filter:
+    [access] = await filters.get("default", "guard", "guard")
+    return access.client
 
 
 async def failure(filter: Filter, check: Check = OUTPUT) -> ModelError:
@@ -55,7 +62,7 @@ async def failure(filter: Filter, check: Check = OUTPUT) -> ModelError:
 async def test_sends_texts_in_the_form_of_difys_extensions() -> None:
     async with filter_of(says({"flagged": False})) as (filters, server):
         assert isinstance(server, FaultyServer)
-        filter = await filters.get("default", "guard")
+        filter = await guarding(filters)
         assert await filter.check(INPUT) == Finding(False)
         assert await filter.check(OUTPUT) == Finding(False)
         assert filter.server == server.url.removeprefix("http://").removesuffix("/v1")
@@ -86,7 +93,7 @@ async def test_an_answer_says_what_is_flagged_and_may_change_it(
     answer: dict[str, Any], check: Check, finding: Finding
 ) -> None:
     async with filter_of(says(answer)) as (filters, _):
-        assert await (await filters.get("default", "guard")).check(check) == finding
+        assert await (await guarding(filters)).check(check) == finding
 
 
 @pytest.mark.parametrize(
@@ -100,17 +107,18 @@ async def test_an_answer_says_what_is_flagged_and_may_change_it(
         (says([True]), "server_error"),
         (says({"flagged": "no"}), "server_error"),
         (says({"verdict": False}), "server_error"),
-        (says({"flagged": False, "more": "x" * MOST_BYTES}), "too_large"),
+        (says({"flagged": False, "more": "x" * MOST_BYTES}), "server_error"),
+        (says({"detail": "Slow down."}, 429), "rate_limited"),
     ],
 )
 async def test_what_is_no_verdict_is_an_error(behaviour: Behaviour, code: str) -> None:
     async with filter_of(behaviour) as (filters, _):
-        assert (await failure(await filters.get("default", "guard"))).code == code
+        assert (await failure(await guarding(filters))).code == code
 
 
 async def test_a_silent_server_waits_for_the_limit_of_the_caller() -> None:
     async with filter_of(hangs) as (filters, _):
-        filter = await filters.get("default", "guard")
+        filter = await guarding(filters)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await filter.check(OUTPUT)
@@ -118,7 +126,7 @@ async def test_a_silent_server_waits_for_the_limit_of_the_caller() -> None:
 
 async def test_only_permitted_addresses_are_called() -> None:
     async with filter_of(says({"flagged": False}), egress=Egress()) as (filters, server):
-        error = await failure(await filters.get("default", "guard"))
+        error = await failure(await guarding(filters))
         assert error.code == "unreachable"
         assert "HEADRACE_EGRESS_ALLOW" in error.reason
         assert server.requests == []
@@ -127,7 +135,7 @@ async def test_only_permitted_addresses_are_called() -> None:
 async def test_a_provider_that_is_gone_or_whose_key_cannot_be_sent_is_not_called() -> None:
     async with filter_of(says({"flagged": False}), key="kéy") as (filters, server):
         with pytest.raises(ModelError) as caught:
-            await filters.get("default", "other")
+            await filters.get("default", "other", "other")
         assert caught.value.code == "not_found"
-        assert (await failure(await filters.get("default", "guard"))).code == "unauthorized"
+        assert (await failure(await guarding(filters))).code == "unauthorized"
         assert server.requests == []

@@ -23,7 +23,7 @@ from adapters.models.server import Patience
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, faulty_server
 
-PATIENCE = Patience(connect=2, first_token=5, between_tokens=5, total=20, pause=0.01)
+PATIENCE = Patience(connect=2, first_token=5, between_tokens=5, total=20)
 TOKEN = "INTERNAL-ADMIN-TOKEN-4711"
 
 

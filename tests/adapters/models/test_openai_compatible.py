@@ -40,7 +40,7 @@ from tests.chat_servers import (
 )
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(connect=2, first_token=1.0, between_tokens=0.8, total=5, pause=0.01, longest_pause=0.5)
+PATIENCE = Patience(connect=2, first_token=1.0, between_tokens=0.8, total=5)
 COUNTED = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 GOOD = [Delta("Fine."), Delta(finish_reason="stop", usage=ChatUsage(7, 2, raw=COUNTED))]
 
@@ -341,7 +341,7 @@ def test_an_address_that_is_none(base_url: str) -> None:
 async def test_a_server_that_accepts_no_connection_in_time() -> None:
     async with faulty_server(works) as server:
         secured = server.url.replace("http:", "https:")
-        model = KINDS["openai"](LOOPBACK, "default", secured, KEY, Patience(connect=0.2, pause=0.01))
+        model = KINDS["openai"](LOOPBACK, "default", secured, KEY, Patience(connect=0.2))
         _, error = await failure(model)
         await model.close()
     assert error.code == "unreachable"

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Extractive
 from adapters.models.kinds import SPEAKERS, TRANSCRIBERS
-from adapters.models.registry import OfKinds, TenantModels
+from adapters.models.registry import OfProviders, TenantModels
 from domain.models.provider import Provider
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider
@@ -96,17 +97,16 @@ async def test_models_of_audio_are_those_of_openai_s_addresses() -> None:
             ("acme", "claude"): provider("http://127.0.0.1:9/v1", "k", kind="anthropic"),
         }
     )
-    for models in (
-        OfKinds(TRANSCRIBERS, registry, in_clear, LOOPBACK),
-        OfKinds(SPEAKERS, registry, in_clear, LOOPBACK),
-    ):
-        assert (await models.get("acme", "studio")).server == "127.0.0.1:9"
+    for kinds in (TRANSCRIBERS, SPEAKERS):
+        models: OfProviders[Any] = OfProviders(kinds, "models of audio", registry, in_clear, LOOPBACK)
+        [access] = await models.get("acme", "studio", "tiny")
+        assert access.client.server == "127.0.0.1:9"
         for tenant, name, code in (
             ("acme", "claude", "unsupported"),
             ("other", "studio", "not_found"),
             ("acme", "builtin", "not_found"),
         ):
             with pytest.raises(ModelError) as caught:
-                await models.get(tenant, name)
+                await models.get(tenant, name, "tiny")
             assert caught.value.code == code
         await models.close()

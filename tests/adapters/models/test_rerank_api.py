@@ -27,7 +27,7 @@ from tests.chat_servers import (
 from tests.rerank_server import MISSING, rerank_server
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(connect=2, first_token=0.4, total=2, tries=2, pause=0.01, longest_pause=0.2)
+PATIENCE = Patience(connect=2, first_token=0.4, total=2)
 TEXTS = ["One.", "Two.", "Three."]
 GOOD = {"results": [{"index": index, "relevance_score": score} for index, score in ((2, 0.9), (0, 0.5), (1, 0.1))]}
 
@@ -84,13 +84,13 @@ async def test_a_real_servers_refusals_are_reported(lexical_model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "code", "requests"),
-    [(fails, "server_error", 2), (hangs, "timeout", 1), (refuses_key, "unauthorized", 1)],
+    ("behaviour", "code", "passing"),
+    [(fails, "server_error", True), (hangs, "timeout", False), (refuses_key, "unauthorized", False)],
 )
-async def test_a_fault_ends_in_its_error(behaviour: Behaviour, code: str, requests: int) -> None:
+async def test_a_fault_is_an_error_after_one_request(behaviour: Behaviour, code: str, passing: bool) -> None:
     async with api_of(behaviour) as (api, server):
-        assert (await failure(api)).code == code
-        assert len(server.requests) == requests
+        error = await failure(api)
+        assert (error.code, error.passing, len(server.requests)) == (code, passing, 1)
 
 
 async def test_an_answer_that_drips_is_given_up() -> None:
@@ -105,21 +105,23 @@ async def test_an_answer_that_drips_is_given_up() -> None:
         await asyncio.wait_for(server.hung_up.wait(), 5)
 
 
-async def test_what_passes_is_tried_again() -> None:
-    async def recovers(exchange: Exchange) -> None:
-        await (exchange.fail(429, "Slow down.", retry_after="0.05") if exchange.number == 1 else works(exchange))
+async def test_a_server_says_when_it_may_be_asked_again() -> None:
+    async def busy(exchange: Exchange) -> None:
+        await exchange.fail(429, "Slow down.", retry_after="7")
 
-    async with api_of(recovers) as (api, server):
-        assert (await api.rerank("tiny", "Which?", TEXTS)).scores == [0.5, 0.1, 0.9]
-        assert len(server.requests) == 2
+    async with api_of(busy) as (api, _):
+        error = await failure(api)
+        assert (error.code, error.passing, error.pause_s) == ("rate_limited", True, 7)
 
 
-async def test_a_server_that_asks_for_texts_for_ever_is_refused() -> None:
+async def test_a_server_that_asks_for_texts_gets_them_with_the_next_request() -> None:
     async def asks(exchange: Exchange) -> None:
         await exchange.answer(422, MISSING)
 
     async with api_of(asks) as (api, server):
-        assert (await failure(api)).code == "bad_request"
+        first, second = await failure(api), await failure(api)
+        assert (first.code, first.passing, first.pause_s) == ("bad_request", True, 0)
+        assert (second.code, second.passing) == ("bad_request", False)
         assert [sorted(exchange.body) for exchange in server.requests] == [
             ["documents", "model", "query", "top_n"],
             ["query", "texts", "truncate"],

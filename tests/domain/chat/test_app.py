@@ -137,12 +137,12 @@ def test_has_a_site() -> None:
 
 def test_stored_answers_are_set_and_their_model_follows() -> None:
     def reply(it: App, **fields: Any) -> None:
-        it.set_annotation_reply(NOW, **{"enabled": True, "score_threshold": 0.9, "embedding_model": None, **fields})
+        it.set_annotation_reply(NOW, **{"enabled": True, "score_threshold": 0.9, "embedding": None, **fields})
 
     def embedded(it: App) -> None:
         it.annotations_embedded(NOW, embedding_model="a-model")
 
-    given(app()).once(reply, App.AnnotationReplySet, enabled=True, score_threshold=0.9, embedding_model=None)
+    given(app()).once(reply, App.AnnotationReplySet, enabled=True, score_threshold=0.9, embedding=None)
     given(app(), reply).when(lambda it: reply(it, enabled=False)).then(App.AnnotationReplySet, enabled=False)
     scenario = given(app(), reply).once(embedded, App.AnnotationsEmbedded, embedding_model="a-model")
     assert scenario.aggregate.annotation_model == "a-model"
@@ -175,3 +175,19 @@ def test_takes_the_files_that_its_configuration_allows(
         with pytest.raises(Rejection) as raised:
             known.check_files(files)
         assert (raised.value.code, raised.value.field) == fault
+
+
+@pytest.mark.parametrize(("model", "embedding"), [(None, None), ("b", {"provider": "builtin", "model": "b"})])
+def test_a_snapshot_of_the_second_version_has_an_embedding_model_of_the_workers(
+    model: str | None, embedding: dict[str, str] | None
+) -> None:
+    reply = {"enabled": True, "score_threshold": 0.9}
+    state: dict[str, Any] = {"annotation_reply": {**reply, "embedding_model": model}}
+    App.upcast_v2_v3(state)
+    assert state == {"annotation_reply": {**reply, "embedding": embedding}}
+
+
+def test_a_snapshot_of_an_app_that_gives_no_stored_answers_is_left_alone() -> None:
+    state: dict[str, Any] = {"annotation_reply": None}
+    App.upcast_v2_v3(state)
+    assert state == {"annotation_reply": None}

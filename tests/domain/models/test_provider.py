@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from adapters.privacy.vault import AesVault
-from domain.models.provider import BUILTIN, MOST_CREDENTIALS, Credential, Found, Provider, choose
+from domain.builtin import BUILTIN
+from domain.models.provider import MOST_CREDENTIALS, Credential, Found, Provider, by_weight
 from tests.domain.scenario import NOW, given, made
 
 ADDRESS = "https://models.example.com/v1"
@@ -120,16 +121,7 @@ def test_a_first_version_with_an_empty_key_has_no_credential(version: str) -> No
         assert [each["name"] for each in state["credentials"]] == expected  # type: ignore[index]
 
 
-def test_credentials_are_chosen_by_weight() -> None:
+def test_what_is_chosen_by_weight_comes_in_that_proportion() -> None:
     draws = [number / 1000 for number in range(1000)]
-    chosen = Counter(choose([KEY, SPARE], {}, 0.0, draw)["name"] for draw in draws)  # type: ignore[index]
-    assert chosen == {"default": 250, "spare": 750}
-    assert choose([], {}, 0.0, 0.5) is None
-
-
-def test_a_credential_that_rests_is_chosen_only_where_all_rest() -> None:
-    first, second = KEY["sealed_key"], SPARE["sealed_key"]
-    for draw in (0.0, 0.5, 0.999):
-        assert choose([KEY, SPARE], {second: 10.0}, 9.0, draw) == KEY
-        assert choose([KEY, SPARE], {first: 12.0, second: 10.0}, 9.0, draw) == SPARE
-    assert choose([KEY, SPARE], {second: 10.0}, 10.0, 0.999) == SPARE
+    chosen = Counter(by_weight(["first", "spare"], [1, 3], draw) for draw in draws)
+    assert chosen == {"first": 250, "spare": 750}

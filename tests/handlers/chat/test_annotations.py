@@ -13,12 +13,12 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from handlers.chat.annotations import Annotate, AnnotateAll, pack, unpack
-from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Vectors
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from tests.handlers.chat.test_answer import Counter
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Notes, OneModel, Words
+from tests.handlers.fakes import Notes, OneModel, Words, embedding_models
 from tests.memory import Memory
 
 ASKED, STORED = "When does it open?", "At seven, since May."
@@ -66,7 +66,8 @@ class Shop(Counter):
 
     async def work(self) -> None:
         """React to all that was ever committed, as workers do; what was done before is not done again."""
-        annotate = Annotate(self.desk.repository, ModelCalls(self.desk.repository), self.embedding)
+        models = embedding_models(self.desk.repository, self.embedding, self.vectorizer)
+        annotate = Annotate(self.desk.repository, models)
         for subject in dict.fromkeys(message.subject for message in self.memory.streams["EVENTS"].messages):
             _, _, noun, id = subject.split(".")
             for commit in await self.desk.commits(noun, id) if noun in ("annotation", "app") else ():
@@ -232,3 +233,39 @@ async def test_vectors_are_recorded_in_half_precision() -> None:
 
 def test_the_desk_knows_the_models_of_these_tests(memory: Memory, tenant: str) -> None:
     assert "another-model" in Desk(memory, tenant).ports.embedding_models
+
+
+async def lab(shop: Shop) -> str:
+    """Have an annotation compared by a model of a provider."""
+    await shop.desk.done("provider.register", name="lab", base_url="http://127.0.0.1:1/v1", key="k")
+    annotation = await shop.stored()
+    await shop.reply(embedding_provider="lab", embedding_model="small")
+    return annotation
+
+
+async def test_the_model_of_a_provider_embeds_questions_and_finds_them(shop: Shop) -> None:
+    annotation = await lab(shop)
+    await shop.work()
+    assert (await shop.ask())["answer"] == STORED
+    assert shop.vectorizer.asked == [("small", [ASKED]), ("small", [ASKED])]
+    [_, embedded] = await shop.desk.events("annotation", annotation)
+    assert isinstance(embedded, Annotation.Embedded)
+    assert embedded.embedding_model == "lab/small"
+
+
+async def test_a_provider_that_refuses_a_question_fails_its_message(shop: Shop) -> None:
+    await lab(shop)
+    await shop.work()
+    shop.vectorizer.error = ModelError("unauthorized", "Who?")
+    state = await shop.ask()
+    assert (state["status"], shop.memory.frames[-1]["code"]) == ("failed", "unauthorized")
+
+
+async def test_a_provider_that_is_away_is_waited_for(shop: Shop) -> None:
+    await lab(shop)
+    shop.vectorizer.error = ModelError("unreachable", "No connection.", passing=True)
+    with pytest.raises(Unavailable):
+        await shop.work()
+    shop.vectorizer.error = None
+    await shop.work()
+    assert (await shop.ask())["answer"] == STORED

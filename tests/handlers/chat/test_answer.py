@@ -25,13 +25,26 @@ from handlers.models.recorded import read
 from handlers.ports.documents import Documents, Vectors
 from handlers.ports.index import Entry, Hit, Index
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ChatRequest, Delta, ModelError, Rerankers
+from handlers.ports.models import ChatModel, ChatRequest, Delta, ModelError, Reranker
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Shelf, Speaker, Words, choosing, message_files
+from tests.handlers.fakes import (
+    Cites,
+    Guards,
+    Here,
+    Notes,
+    OneModel,
+    Shelf,
+    Speaker,
+    Vectorizer,
+    Words,
+    choosing,
+    embedding_models,
+    message_files,
+)
 from tests.memory import Memory, MemoryLive, MemoryStops
 
 CALL = ["model_call.requested.v3", "model_call.completed.v5"]
@@ -46,31 +59,34 @@ class Counter:
         self.speaker, self.shelf, self.words = Speaker(*says), Shelf(), Words()
         self.stops, self.cites, self.files = MemoryStops(memory), Cites(), message_files(self.desk)
         self.checker, self.filters, self.embedding = Speaker(), Guards(), OneModel(Words())
+        self.vectorizer = Vectorizer()
         self.app = self.conversation = self.message = ""
 
     @property
-    def choose(self) -> Choose:
+    def choose(self) -> Choose[ChatModel]:
         return choosing(self.desk.repository, self.speaker)
 
     def worker(self, limit_s: float = 60.0) -> Answer:
         calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
         parts = self.desk.repository, calls, self.retrieve(), self.choose, live, self.stops, self.cites
-        moderate = Moderate(calls, choosing(self.desk.repository, self.checker), self.filters)
+        moderate = Moderate(
+            calls, choosing(self.desk.repository, self.checker), choosing(self.desk.repository, self.filters)
+        )
         return Answer(*parts, moderate, self.annotated(), Here(), self.files, limit_s=limit_s)
 
     def annotated(self) -> MatchAnnotation:
         notes = Notes(self.memory, self.desk)
-        return MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), self.embedding, notes)
+        models = embedding_models(self.desk.repository, self.embedding, self.vectorizer)
+        return MatchAnnotation(self.desk.repository, models, notes)
 
     def retrieve(self) -> Retrieve:
         calls = ModelCalls(self.desk.repository)
         return Retrieve(
             self.desk.repository,
-            calls,
-            OneModel(self.words),
+            embedding_models(self.desk.repository, OneModel(self.words), self.vectorizer),
             cast("Index", self.shelf),
             cast("Documents", None),
-            Rerank(calls, cast("Rerankers", None)),
+            Rerank(calls, cast("Choose[Reranker]", None)),
             cast("ExtractFilter", None),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -17,11 +17,13 @@ from domain.log import Commit
 from domain.models.model_call import ModelCall
 from handlers.chat.speak import PART, Speak, parts
 from handlers.chat.transcribe import Transcribe
-from handlers.ports.models import ModelError
+from handlers.models.choose import Choose
+from handlers.ports.models import Access, ModelError
 from handlers.ports.models import Transcription as Heard
 from handlers.work.audit import named_blobs
 from tests.handlers.chat.test_files import PNG, plain
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import choosing
 from tests.memory import Memory, MemoryLive
 
 SOUND = b"ID3 Wumpelfisch"
@@ -49,10 +51,10 @@ class Studio:
         given = {"speech_to_text": True, "text_to_speech": speech} | features
         await self.desk.done("app.configure", app=self.app, features=given)
 
-    async def get(self, tenant: str, provider: str) -> Studio:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[Studio]]:
         if provider != "lab":
             raise ModelError("not_found", "No such provider.")
-        return self
+        return [Access(self)]
 
     async def transcribe(
         self, model: str, audio: bytes, media_type: str, *, language: str = "", prompt: str = ""
@@ -75,13 +77,17 @@ class Studio:
         if isinstance(said, Exception):
             raise said
 
+    @property
+    def choose(self) -> Choose[Any]:
+        return choosing(self.desk.repository, self)
+
     def hearing(self, limit_s: float = 60.0) -> Transcribe:
         live = MemoryLive(self.memory)
-        return Transcribe(self.desk.repository, self.desk.calls, self.desk.files, self, live, limit_s)
+        return Transcribe(self.desk.repository, self.desk.calls, self.desk.files, self.choose, live, limit_s)
 
     def speaking(self, limit_s: float = 60.0) -> Speak:
         live = MemoryLive(self.memory)
-        return Speak(self.desk.repository, self.desk.calls, self.desk.files, self, live, limit_s)
+        return Speak(self.desk.repository, self.desk.calls, self.desk.files, self.choose, live, limit_s)
 
     async def packed(self, data: bytes = SOUND) -> dict[str, str]:
         key, sealed = pack(data)
@@ -292,3 +298,25 @@ async def test_an_erased_person_is_neither_heard_nor_spoken(studio: Studio) -> N
         await work((await studio.desk.commits(commit.subject.noun, commit.subject.id))[0])
         assert (await studio.last(commit)).code == "erased"
     assert studio.asked == []
+
+
+async def test_a_passing_fault_is_tried_again_each_try_recorded(studio: Studio) -> None:
+    faults = iter([ModelError("server_error", "On fire.", passing=True), b"fine"])
+
+    async def say(said: Any) -> None:
+        if isinstance(fault := next(faults), Exception):
+            raise fault
+
+    studio._say = say  # type: ignore[method-assign]
+    studio.says = [b"ID3 "]
+    commit = await studio.recording()
+    await studio.hearing()(commit)
+    calls = {
+        message.subject for message in studio.memory.streams["EVENTS"].messages if ".model_call." in message.subject
+    }
+    types = sorted([await studio.desk.types("model_call", subject.rpartition(".")[2]) for subject in calls])
+    assert types == [
+        ["model_call.requested.v3", "model_call.completed.v5"],
+        ["model_call.requested.v3", "model_call.failed.v2"],
+    ]
+    assert len(studio.asked) == 2

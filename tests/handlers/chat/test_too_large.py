@@ -17,10 +17,10 @@ from handlers.chat.answer import Answer
 from handlers.chat.moderate import Moderate
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
-from handlers.ports.models import Access, ChatRequest, Delta
+from handlers.ports.models import Access, ChatModel, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing, message_files
+from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing, embedding_models, message_files
 from tests.memory import Memory
 
 
@@ -35,7 +35,7 @@ class Speaker:
     said: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
 
-    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[ChatModel]]:
         return [Access(self)]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
@@ -99,8 +99,12 @@ class Talk:
             self.wire,
             self.wire,
             Cites(),
-            Moderate(ModelCalls(self.desk.repository), choosing(self.desk.repository, speaker), Guards()),
-            MatchAnnotation(self.desk.repository, ModelCalls(self.desk.repository), OneModel(Words()), Notes()),
+            Moderate(
+                ModelCalls(self.desk.repository),
+                choosing(self.desk.repository, speaker),
+                choosing(self.desk.repository, Guards()),
+            ),
+            MatchAnnotation(self.desk.repository, embedding_models(self.desk.repository, OneModel(Words())), Notes()),
             Here(),
             message_files(self.desk),
         )

@@ -10,12 +10,14 @@ from domain.knowledge.document import Document, segment_id
 from domain.log import Commit
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE, Ingest
+from handlers.models.embeddings import PATIENT
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cache, Lines, OneModel, Shelf, Words
+from tests.handlers.fakes import Cache, Lines, OneModel, Shelf, Vectorizer, Words, embedding_models
 from tests.memory import Memory
 
 TEXT = "The lock opens at six.\nIt closes at dusk."
@@ -29,8 +31,9 @@ class Mill:
         self.desk = desk
         self.extractor, self.words, self.cache, self.shelf = Lines(), Words(), Cache(), Shelf()
         calls = ModelCalls(desk.repository)
-        index, embed = cast("Index", self.shelf), Embed(calls, self.cache)
-        models = OneModel(self.words)
+        index, embed = cast("Index", self.shelf), Embed(self.cache)
+        self.vectorizer = Vectorizer()
+        models = embedding_models(desk.repository, OneModel(self.words), self.vectorizer)
         self.ingest = Ingest(desk.repository, calls, desk.files, self.extractor, models, embed, index)
         self.dataset = ""
 
@@ -246,3 +249,98 @@ async def test_it_is_cut_by_its_own_rules_or_those_of_its_dataset(mill: Mill) ->
         await mill.ingested(id)
     assert [(rules.mode, rules.max_tokens) for rules in mill.words.rules][1] == ("custom", 99)
     assert mill.words.rules[0].mode == "automatic"
+
+
+# --- embedding models of providers ---
+
+
+REMOTE = {"embedding_provider": "lab", "embedding_model": "small"}
+
+
+async def remote(mill: Mill, **fields: Any) -> str:
+    """A document of a knowledge base with an embedding model of a provider."""
+    await mill.desk.done("provider.register", name="lab", base_url="http://127.0.0.1:1/v1", key="k")
+    mill.dataset = await mill.desk.done("dataset.create", name="Rules", **REMOTE)
+    return await mill.upload(**fields)
+
+
+async def test_a_document_is_embedded_by_the_model_of_a_provider(mill: Mill) -> None:
+    id = await remote(mill)
+    assert (await mill.ingested(id)).status == "completed"
+    assert mill.vectorizer.asked == [("small", TEXT.splitlines())]
+    assert mill.words.embedded == []
+    assert mill.shelf.searched == {mill.dataset: f"{mill.desk.tenant}/lab/small"}
+    [write] = mill.shelf.writes
+    assert {len(entry.vector) for entry in write.entries if entry.vector is not None} == {3}
+
+
+async def test_the_default_model_of_the_tenant_is_that_of_a_new_dataset(mill: Mill) -> None:
+    await mill.desk.done("provider.register", name="lab", base_url="http://127.0.0.1:1/v1", key="k")
+    await mill.desk.done("model.set_default", type="embedding", provider="lab", model="large")
+    await mill.ingested(await mill.upload())
+    assert mill.vectorizer.asked == [("large", TEXT.splitlines())]
+
+
+async def test_a_provider_that_is_away_is_waited_for(mill: Mill) -> None:
+    id = await remote(mill)
+    mill.vectorizer.error = ModelError("unreachable", "No connection.", passing=True)
+    with pytest.raises(Unavailable, match="No connection"):
+        await mill.ingested(id)
+    assert (await mill.document(id)).status == "indexing"
+    mill.vectorizer.error = None
+    assert (await mill.ingested(id)).status == "completed"
+    assert mill.shelf.positions(id) == [0, 1]
+
+
+async def test_a_provider_that_is_away_for_long_fails_the_document_which_can_be_retried(mill: Mill) -> None:
+    id = await remote(mill)
+    mill.vectorizer.error = ModelError("unreachable", "No connection.")
+    mill.vectorizer.error.passing = True
+    for _ in range(PATIENT - 1):
+        with pytest.raises(Unavailable):
+            await mill.ingested(id)
+    assert (await mill.ingested(id)).status == "error"
+    last = await mill.last(id)
+    assert (last["code"], last["reason"]) == ("unreachable", "No connection.")
+    mill.vectorizer.error = None
+    await mill.desk.done("document.retry", document=id)
+    assert (await mill.ingested(id)).status == "completed"
+
+
+async def test_a_removed_provider_fails_the_document(mill: Mill) -> None:
+    await mill.desk.done("provider.register", name="removed", base_url="http://127.0.0.1:1/v1", key="k")
+    fields = {"embedding_provider": "removed", "embedding_model": "small"}
+    mill.dataset = await mill.desk.done("dataset.create", name="Rules", **fields)
+    id = await mill.upload()
+    assert (await mill.ingested(id)).status == "error"
+    last = await mill.last(id)
+    assert (last["stage"], last["code"]) == ("indexing", "not_found")
+    assert "removed" in last["reason"]
+
+
+async def test_vectors_of_another_length_are_never_written_next_to_the_first(mill: Mill) -> None:
+    await mill.ingested(await remote(mill))
+    mill.vectorizer.dimension = 5
+    id = await mill.upload("No bathing.")
+    assert (await mill.ingested(id)).status == "error"
+    assert (await mill.last(id))["code"] == "embedding_changed"
+    assert mill.shelf.positions(id) == []
+
+
+async def test_cached_vectors_of_another_length_are_made_again(mill: Mill) -> None:
+    await mill.ingested(await remote(mill))
+    mill.vectorizer.dimension, mill.shelf.length = 5, None
+    id = await mill.upload(f"{TEXT}\nNo bathing.")
+    assert (await mill.ingested(id)).status == "completed"
+    assert [texts for _, texts in mill.vectorizer.asked][1:] == [["No bathing."], TEXT.splitlines()]
+    assert {len(entry.vector) for entry in mill.shelf.writes[-1].entries if entry.vector is not None} == {5}
+
+
+async def test_a_provider_needs_a_name_of_its_model(mill: Mill) -> None:
+    await remote(mill)
+    wrong = {"embedding_provider": "lab", "segmentation": {"mode": "automatic"}}
+    assert await mill.desk.fails("dataset.configure", dataset=mill.dataset, **wrong) == ("invalid", "embedding_model")
+    assert await mill.desk.fails("dataset.create", name="x", embedding_provider="nobody", embedding_model="m") == (
+        "not_found",
+        "embedding_provider",
+    )

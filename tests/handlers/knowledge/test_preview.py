@@ -15,7 +15,7 @@ from handlers.knowledge import preview
 from handlers.knowledge.preview import QUEUED, SHARE, Preview
 from handlers.ports.index import Index
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Lines, OneModel, Shelf, Words
+from tests.handlers.fakes import Lines, OneModel, Shelf, Words, embedding_models
 from tests.memory import Memory
 
 TEXT = "The lock opens at six.\nIt closes at dusk."
@@ -25,7 +25,7 @@ class Window:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.extractor, self.words, self.shelf = Lines(), Words(), Shelf()
-        models = OneModel(self.words)
+        models = embedding_models(desk.repository, OneModel(self.words))
         self.preview = Preview(desk.repository, desk.blobs, self.extractor, models, cast("Index", self.shelf))
 
     async def __call__(self, **fields: Any) -> dict[str, Any]:

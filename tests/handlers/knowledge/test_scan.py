@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from domain.aggregate import Aggregate, new_id
+from domain.embedding import EmbeddingModel, of_workers
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
@@ -78,15 +79,25 @@ def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
     log, dataset = Recorded(), Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="")
     log.note(dataset)
     plan = log.scan.plan
-    dataset.configure(NOW, embedding_model="b")
+    b = of_workers("b")
+    dataset.configure(NOW, embedding=b)
     log.note(dataset)
     assert (log.scan.plan, log.scan.model("acme", dataset.id)) == (plan, "a-model")
-    dataset.reindexed(NOW, embedding_model="b")
+    assert b is not None
+    dataset.reindexed(NOW, embedding=b)
     log.note(dataset)
     assert log.scan.plan != plan
     assert log.scan.model("acme", dataset.id) == "b"
     assert log.scan.model("zenith", dataset.id) == "a-model"
     assert Scan("b").plan != plan
+
+
+def test_a_model_of_a_provider_is_one_of_its_tenant() -> None:
+    remote = EmbeddingModel(provider="lab", model="small")
+    log = Recorded()
+    dataset = Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="", embedding=remote)
+    log.note(dataset)
+    assert log.scan.model("acme", dataset.id) == "acme/lab/small"
 
 
 def test_former_revisions_are_replaced() -> None:

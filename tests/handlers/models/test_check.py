@@ -22,6 +22,7 @@ from handlers.models.choose import Choose
 from handlers.models.probes import CODE, PROBES, WORDS, picture
 from handlers.ports.models import (
     Access,
+    ChatModel,
     ChatRequest,
     ChatUsage,
     Delta,
@@ -103,7 +104,7 @@ class Lab:
         return self.listings if model is None else [Access(self.model)]
 
     @property
-    def choose(self) -> Choose:
+    def choose(self) -> Choose[ChatModel]:
         return choosing(self.desk.repository, self)
 
     async def limits(self, tenant: str, provider: str) -> dict[str, int]:
@@ -401,7 +402,7 @@ async def test_a_server_that_lies_about_its_abilities_is_found_out(memory: Memor
         async def registered(of: str, name: str) -> Provider | None:
             return await desk.repository.get(Provider, of, name)
 
-        models = TenantModels(registered, desk.vault.open, LOOPBACK, Patience(tries=1))
+        models = TenantModels(registered, desk.vault.open, LOOPBACK, Patience())
         check = Check(
             desk.repository, desk.calls, choosing(desk.repository, models), TenantListings(models.clients), desk.files
         )

@@ -20,7 +20,7 @@ from handlers.models.choose import MOST_TRIES, TRIES, Choose, Known
 from handlers.models.model_calls import Chat
 from handlers.models.prompt import Record, likely
 from handlers.models.rates import Rate
-from handlers.ports.models import Access, ChatMessage, ChatRequest, Delta, ModelError, Rest, Tool
+from handlers.ports.models import Access, ChatMessage, ChatModel, ChatRequest, Delta, ModelError, Rest, Tool
 from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryCounters
 
@@ -79,7 +79,7 @@ class Lab:
         self.ways.setdefault((provider, model), []).append(Access(server, key, **rest))
         return server
 
-    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[ChatModel]]:
         if (provider, model) not in self.ways:
             raise ModelError("not_found", f"No provider {provider!r} is registered.")
         return self.ways[provider, model]

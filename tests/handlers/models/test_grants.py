@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from handlers.ports.filters import Check
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranking
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Guards, Only
+from tests.handlers.fakes import Guards, OneModel, Only, Words, embedding_models
 from tests.memory import Memory, MemoryLog, MemoryQuotas
 
 USAGE = ChatUsage(30, 12)
@@ -242,8 +243,20 @@ async def test_a_hard_quota_of_money_refuses_what_has_no_price(worker: Worker, d
 
 async def test_a_rerank_counts_too(worker: Worker, desk: Desk) -> None:
     await limit(desk, "tokens", 1000)
-    await worker.calls.rerank(worker.cause(), "lab", Model(), "rank", "lock?", ["a", "b"], ["one", "two"])
+    await worker.calls.rerank(worker.cause(), Only("lab", Model(), "rank"), "lock?", ["a", "b"], ["one", "two"])
     assert (await settled(desk)).used == 42
+
+
+async def test_an_embedding_of_a_provider_counts_and_is_refused_beyond_the_quota(worker: Worker, desk: Desk) -> None:
+    await limit(desk, "tokens", 20)
+    models = replace(embedding_models(desk.repository, OneModel(Words())), calls=worker.calls)
+    embedding = await models.get(f"{desk.tenant}/lab/small")
+    _, recorded = await embedding.embed(worker.cause(), "embed", ["six letters"])
+    await recorded
+    assert (await settled(desk)).used == 7
+    with pytest.raises(ModelError) as caught:
+        await embedding.embed(worker.cause(), "embed", ["as many letters"])
+    assert caught.value.code == "quota_exceeded"
 
 
 async def test_a_call_of_a_model_of_audio_counts_too(worker: Worker, desk: Desk) -> None:
@@ -265,9 +278,9 @@ async def test_the_server_of_a_filter_counts_for_calls_and_takes_neither_tokens_
     await limit(desk, "tokens", 0)
     await limit(desk, "calls", 1)
     check = Check("the-app", "input", {"query": "lock?"})
-    await worker.calls.check(worker.cause(), "moderation:0", "guard", Guards(), check)
+    await worker.calls.check(worker.cause(), "moderation:0", Only("guard", Guards()), check)
     with pytest.raises(ModelError) as caught:
-        await worker.calls.check(worker.cause(), "moderation:0", "guard", Guards(), check)
+        await worker.calls.check(worker.cause(), "moderation:0", Only("guard", Guards()), check)
     assert caught.value.code == "quota_exceeded"
 
 

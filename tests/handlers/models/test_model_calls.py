@@ -132,7 +132,7 @@ async def test_a_query_that_is_too_large_is_not_reranked(memory: Memory, tenant:
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     reranker = cast("Reranker", Echo())
     with pytest.raises(ModelError) as caught:
-        await ModelCalls(desk.repository).rerank(cause, "lab", reranker, "m", "x" * 9_000_000, ["s"], ["text"])
+        await ModelCalls(desk.repository).rerank(cause, Only("lab", reranker), "x" * 9_000_000, ["s"], ["text"])
     assert caught.value.code == "too_large"
     assert await desk.events("model_call", cause.call("rerank")) == []
 
@@ -338,7 +338,7 @@ async def calls_again(desk: Desk, model: ChatModel, call: str) -> ModelCall.Requ
     """The request of a replay of the call."""
 
     class Models:
-        async def get(self, tenant: str, provider: str, name: str) -> Sequence[Access]:
+        async def get(self, tenant: str, provider: str, name: str) -> Sequence[Access[ChatModel]]:
             return [Access(model)]
 
     id = await desk.done("replay.request", call=call)

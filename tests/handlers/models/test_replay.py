@@ -114,7 +114,7 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
         async def registered(tenant: str, name: str) -> Provider | None:
             return provider(server.url) if name == "lab" else None
 
-        models = TenantModels(registered, in_clear, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
+        models = TenantModels(registered, in_clear, LOOPBACK, Patience(first_token=2, between_tokens=2))
         yield ReplayCall(desk.repository, ModelCalls(desk.repository), choosing(desk.repository, models), desk.files)
         await models.close()
 

@@ -59,7 +59,7 @@ async def asked(memory: Memory, tenant: str, behaviour: Behaviour, patience_s: f
 
         desk = Desk(memory, tenant)
         cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 2)
-        models = TenantModels(registered, in_clear, LOOPBACK, Patience(connect=2, tries=1))
+        models = TenantModels(registered, in_clear, LOOPBACK, Patience(connect=2))
         model = ModelSettings(
             provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2}
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import cast
 
 import pytest
 from nats.aio.client import Client
 
-from adapters.models.registry import TenantRerankers
+from adapters.model_files import model_name
+from adapters.models.kinds import RERANKERS
+from adapters.models.registry import OfProviders, TenantRerankers
 from adapters.models.server import Patience
 from domain.aggregate import new_id
 from domain.chat.app import RerankSettings
@@ -21,12 +24,13 @@ from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
 from tests.chat_servers import LOOPBACK, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import choosing
 from tests.memory import Memory
 
 QUERY = "At what pressure does the Larkspur valve open?"
 BUILTIN = RerankSettings(provider="builtin", model=None, top_n=3)
 LAB = RerankSettings(provider="lab", model="tiny", top_n=50)
-PATIENCE = Patience(connect=2, first_token=5, total=5, tries=1)
+PATIENCE = Patience(connect=2, first_token=5, total=5)
 
 
 def hit(id: str, content: str, heading: str | None = None, answer: str | None = None) -> Hit:
@@ -51,11 +55,13 @@ class Library:
         async def registered(of: str, name: str) -> Provider | None:
             return provider(url, "key") if url and (of, name) == (tenant, "lab") else None
 
-        self.rerankers = TenantRerankers(cast("Client", server), model, registered, in_clear, LOOPBACK, PATIENCE)
-        self.rerank = Rerank(ModelCalls(self.desk.repository), self.rerankers)
+        self.providers = OfProviders(RERANKERS, "rerankers", registered, in_clear, LOOPBACK, PATIENCE)
+        rerankers = TenantRerankers(cast("Client", server), model, self.providers)
+        choose = replace(choosing(self.desk.repository, rerankers), tries=2)
+        self.rerank = Rerank(ModelCalls(self.desk.repository), choose, model_name(model) if model else "")
 
-    async def recorded(self) -> tuple[ModelCall.Requested, ModelCall.Event]:
-        requested, ended = await self.desk.events("model_call", self.cause.call("rerank"))
+    async def recorded(self, number: int = 1) -> tuple[ModelCall.Requested, ModelCall.Event]:
+        requested, ended = await self.desk.events("model_call", self.cause.call("rerank", number=number))
         assert isinstance(requested, ModelCall.Requested)
         assert isinstance(ended, ModelCall.Event)
         return requested, ended
@@ -70,7 +76,7 @@ async def test_a_providers_reranker_is_asked_and_equals_stay_in_their_order(memo
     async with faulty_server(scores) as server:
         library = Library(memory, tenant, "", server.url)
         reranked = await library.rerank(library.cause, LAB, QUERY, HITS)
-        await library.rerankers.close()
+        await library.providers.close()
     assert [each.id for each in reranked.hits] == ["last", "cows", "valve", "weir"]
     requested, completed = await library.recorded()
     assert f"//{requested.server}/" in server.url
@@ -85,12 +91,15 @@ async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_say
     async with faulty_server(fails) as server:
         library = Library(memory, tenant, "", server.url)
         reranked = await library.rerank(library.cause, LAB, QUERY, HITS)
-        await library.rerankers.close()
+        await library.providers.close()
     assert (reranked.hits, reranked.code) == (HITS, "server_error")
     assert "failed (500)" in str(reranked.reason)
-    _, failed = await library.recorded()
+    requested, failed = await library.recorded()
     assert isinstance(failed, ModelCall.Failed)
-    assert failed.code == "server_error"
+    assert (requested.route, failed.code) == (None, "server_error")
+    again, failed = await library.recorded(2)
+    assert again.route == {"name": "", "try": 2, "after": {"call": requested.originator_id, "code": "server_error"}}
+    assert await library.desk.events("model_call", library.cause.call("rerank", number=3)) == []
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,20 @@ async def test_a_call_that_is_cancelled_has_an_end(memory: Memory, tenant: str) 
         await server.asked.wait()
         task.cancel()
         await asyncio.wait((task,))
-        await library.rerankers.close()
+        await library.providers.close()
+    _, cancelled = await library.recorded()
+    assert isinstance(cancelled, ModelCall.Cancelled)
+
+
+async def test_all_tries_together_have_a_limit_of_time(memory: Memory, tenant: str) -> None:
+    async with faulty_server(hangs) as server:
+        library = Library(memory, tenant, "", server.url)
+        choose = replace(choosing(library.desk.repository, library.providers), tries=2)
+        reranked = await Rerank(ModelCalls(library.desk.repository), choose, limit_s=0.3)(
+            library.cause, LAB, QUERY, HITS
+        )
+        await library.providers.close()
+    assert (reranked.hits, reranked.code) == (HITS, "timeout")
     _, cancelled = await library.recorded()
     assert isinstance(cancelled, ModelCall.Cancelled)
 

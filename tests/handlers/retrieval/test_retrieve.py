@@ -19,12 +19,12 @@ from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents, Embedding, EmbeddingModels, Segmenter
 from handlers.ports.index import Entry, Hit, Index, Span
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ModelError, Rerankers, Reranking
+from handlers.ports.models import Access, ModelError, Models, Reranker, Reranking
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Words
+from tests.handlers.fakes import OneModel, Words, choosing, embedding_models
 from tests.memory import Memory
 
 
@@ -65,8 +65,8 @@ class Shelf:
     async def matching(self, tenant: str, datasets: Sequence[str], conditions: Any, *, logical_operator: str) -> Any:
         return [condition["value"] for condition in conditions]
 
-    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Shelf, str]:
-        return self, model or "own"
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access[Any]]:
+        return [Access(self)]
 
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
         if isinstance(self.scores, Exception):
@@ -114,11 +114,10 @@ class Library:
         cause = Cause(Metadata(new_id(), self.desk.tenant, self.message), "message", self.message, attempt)
         retrieve = Retrieve(
             self.desk.repository,
-            calls,
-            cast("EmbeddingModels", models),
+            embedding_models(self.desk.repository, cast("OneModel", models)),
             cast("Index", shelf),
             cast("Documents", shelf),
-            Rerank(calls, cast("Rerankers", shelf)),
+            Rerank(calls, choosing(self.desk.repository, cast("Models[Reranker]", shelf)), "own"),
             cast("ExtractFilter", None),
         )
         return await retrieve(cause, configuration, "When?")

@@ -114,6 +114,21 @@ def test_given_a_question_when_no_worker_has_begun_then_its_trace_runs() -> None
     assert tree(history) == {"trace": [("handler", "running")]}
 
 
+def test_given_a_question_when_it_is_embedded_for_annotations_then_no_try_of_that_is_part_of_a_search() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    message = history.ask(conversation)
+    begin(history, conversation, message)
+    for number in (1, 2):
+        id = commit_id(message, "annotation:1" + (":2" if number == 2 else ""))
+        route = {"name": "", "try": number, "after": None} if number == 2 else None
+        call(history, message, id, "embedding", provider="lab", route=route)
+    call(history, message, commit_id(message, "embed:1"), "embedding", provider="lab")
+    rows = {row["id"]: row for row in history.rows(spans)}
+    above = [rows[row["parent_id"]]["kind"] for row in rows.values() if row["kind"] == "embedding"]
+    assert sorted(above) == ["handler", "handler", "retrieval"]
+
+
 def test_given_filters_when_they_check_a_message_then_each_has_a_span_of_its_answer() -> None:
     history = History()
     conversation, message = asked(history)

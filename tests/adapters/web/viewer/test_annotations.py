@@ -91,7 +91,7 @@ async def sample(
     home = tmp_path_factory.mktemp("site")
     async with serving(Path(home), lone_nats.url, module_database_url) as site:
         app = await site.app("Harbour", "Be brief.")
-        app.set_annotation_reply(site.now, enabled=True, score_threshold=0.92, embedding_model=None)
+        app.set_annotation_reply(site.now, enabled=True, score_threshold=0.92, embedding=None)
         app.annotations_embedded(site.now, embedding_model="a-model")
         await site.record(app, new_id())
         annotation = await annotated(site, app, "When does the gate open?", "At high tide.")
