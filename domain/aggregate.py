@@ -113,6 +113,8 @@ class Snapshot(CanSnapshotAggregate[str], metaclass=_MetaEvent):
     def of(cls, aggregate: Aggregate) -> Self:
         """The snapshot of an aggregate without pending events."""
         state = {name: value for name, value in vars(aggregate).items() if name not in _IDENTITY}
+        if (version := getattr(type(aggregate), "class_version", 1)) > 1:
+            state["class_version"] = version
         return cls(
             originator_id=aggregate.id,
             originator_version=aggregate.version,

@@ -197,10 +197,10 @@ def _cause(sender: Metadata, route: Route, target: str) -> Metadata:
 
 
 def _model(command: Command, found: Mapping[str, Aggregate]) -> dict[str, str | None]:
-    """The provider and the model that a command leads to, as far as that is known before."""
+    """The provider and the model that a command leads to, as far as that is known before: a route chooses later."""
     model = getattr(command, "model", None)
     match found.get("app"), found.get("call"):
-        case App(configuration=configuration), _ if configuration:
+        case App(configuration=configuration), _ if configuration and not configuration["model"].get("route"):
             return {"provider": configuration["model"]["provider"], "model": configuration["model"]["name"]}
         case _, ModelCall() as call:
             return {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Text
+from sqlalchemy import BigInteger, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.log import Recorded
-from domain.models.quota_window import QuotaWindow
+from domain.models.quota_window import QuotaWindow, with_part
 from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row, originator
 
@@ -22,14 +22,21 @@ quota_windows = ReadModel(
     required("subject", Text, "App, person, key, provider or model; empty for the tenant."),
     required("unit", Text, "Unit: calls, tokens or money."),
     required("period", Text, "Period: minute, hour, day or month."),
-    required("begins_at", Time, "Begin of the window."),
-    required("ends_at", Time, "End of the window."),
+    required("time_zone", Text, "IANA name of the time zone in which a calendar window begins."),
+    required("rolling", Integer, "Number of periods that a rolling window covers; 0 for a calendar window."),
+    required("begins_at", Time, "Begin of the window; of a rolling one, when it began to count."),
+    optional("ends_at", Time, "End of the window; null for a rolling one."),
     optional("most", BigInteger, "Limit at the last grant or alert; null before."),
     required("granted", BigInteger, "Amount in leases that workers hold."),
-    required("used", BigInteger, "Amount that calls of settled leases have used; 0 for a soft quota."),
+    required("used", BigInteger, "Amount that calls of all settled leases have used; 0 for a soft quota."),
+    required("parts", JSONB, "Of a rolling window, amounts of settled leases by the time when they are free again."),
     required("leases", JSONB, "Leases that workers hold, by id: amount, since, until."),
     optional("leased_until", Time, "End of the lease that ends first; null without leases."),
-    required("alerts", JSONB, "Parts of the limit that were reached, soft or hard: percent (50, 80, 100), used, at."),
+    required(
+        "alerts",
+        JSONB,
+        "Parts of the limit that were reached, soft or hard: percent (50, 80, 100), used, and the last time.",
+    ),
     optional("exhausted_at", Time, "When a reservation did not fit; null while they fit."),
     required("created_at", Time, "When it began to count."),
     required("updated_at", Time, "Time of the last change."),
@@ -52,9 +59,12 @@ def opened(event: QuotaWindow.Opened, message: Recorded) -> Row:
         "subject": event.subject,
         "unit": event.unit,
         "period": event.period,
+        "time_zone": event.time_zone,
+        "rolling": event.rolling,
         "begins_at": datetime.fromisoformat(event.begins),
-        "ends_at": datetime.fromisoformat(event.ends),
+        "ends_at": datetime.fromisoformat(event.ends) if event.ends else None,
         "used": 0,
+        "parts": {},
         "leases": {},
         "alerts": [],
     }
@@ -78,6 +88,7 @@ def settled(row: Row, event: QuotaWindow.Settled, message: Recorded) -> Row:
     returned = row["leases"][event.lease]["amount"] > event.used
     return {
         "used": row["used"] + event.used,
+        "parts": with_part(row["parts"], event) if event.free_at else {},
         "leases": leases,
         "exhausted_at": None if returned else row["exhausted_at"],
     }
@@ -91,4 +102,5 @@ def exhausted(row: Row, event: QuotaWindow.Exhausted, message: Recorded) -> Row:
 @quota_windows.changes(QuotaWindow.Alerted)
 def alerted(row: Row, event: QuotaWindow.Alerted, message: Recorded) -> Row:
     alert = {"percent": event.percent, "used": event.used, "at": event.timestamp.isoformat()}
-    return {"most": event.limit, "alerts": [*row["alerts"], alert]}
+    others = [each for each in row["alerts"] if each["percent"] != event.percent]
+    return {"most": event.limit, "alerts": [*others, alert]}

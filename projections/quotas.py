@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Double, Text
+from sqlalchemy import Boolean, Double, Integer, Text
 
 from domain.log import Recorded
 from domain.models.budget import Budget
-from domain.models.quota import TENANT, Quota
+from domain.models.quota import TENANT, UTC_ZONE, Quota
 from projections.engine.columns import Time, key, required
 from projections.engine.read_model import ReadModel, Row
 
@@ -24,7 +24,9 @@ quotas = ReadModel(
         "version set names a user, not the person.",
     ),
     required("unit", Text, "Unit: calls, tokens, or money in US dollars."),
-    required("period", Text, "Window: minute, hour, day or month, in UTC."),
+    required("period", Text, "Period: minute, hour, day or month."),
+    required("time_zone", Text, "IANA name of the time zone in which calendar windows begin."),
+    required("rolling", Integer, "Number of periods that a rolling window covers; 0 for calendar windows."),
     required("most", Double, "Limit in a window."),
     required("hard", Boolean, "Calls beyond the limit are refused; false: they are reported."),
     required("created_at", Time, "When it was set."),
@@ -50,6 +52,8 @@ def _limits(event: Quota.Set) -> Row:
         "subject": event.subject,
         "unit": event.unit,
         "period": event.period,
+        "time_zone": event.time_zone,
+        "rolling": event.rolling,
         "most": event.limit,
         "hard": event.hard,
     }
@@ -71,6 +75,8 @@ def _budgeted(event: Budget.Set | Budget.Changed) -> Row:
         "subject": event.subject,
         "unit": "money",
         "period": "month",
+        "time_zone": UTC_ZONE,
+        "rolling": 0,
         "most": event.amount_usd,
         "hard": False,
     }

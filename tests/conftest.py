@@ -95,6 +95,7 @@ STACK = (
     "journeys/test_reranking.py",
     "journeys/test_retry.py",
     "journeys/test_revocation.py",
+    "journeys/test_route_changes.py",
     "journeys/test_search.py",
     "journeys/test_secrets.py",
     "journeys/test_segmenting.py",

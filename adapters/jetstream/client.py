@@ -39,6 +39,7 @@ Frame = dict[str, Any]
 `restarted` the answer begins again, and `replaced` withdraws what was shown."""
 
 LAST_FRAMES = ("answered", "failed", "stopped")
+LAST_OF_AUDIO = ("transcribed", "spoken", "failed")
 POLL = 2.0
 """Silence, in seconds, after which the log is read for frames that a live subject may have lost."""
 
@@ -336,6 +337,27 @@ class Client:
                     if frame["type"] in LAST_FRAMES:
                         return
             raise NoOutcome(f"Message {message} has no answer after {patience:.0f} s of silence: is a worker running?")
+        finally:
+            await live.unsubscribe()
+
+    async def audio(self, name: str, payload: dict[str, Any], *, wait: float = 10.0, patience: float = 300.0) -> Frame:
+        """Send `audio.transcribe` or `audio.speak`; return the last frame: `transcribed`, `spoken` or `failed`.
+
+        Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
+        """
+        id, silence = new_id(), 0.0
+        live = await self.connection.subscribe(f"live.{self.tenant}.*.{id}")
+        try:
+            outcome = await self.send(name, payload, id, wait)
+            if outcome["status"] == "rejected":
+                raise Rejected(outcome)
+            while silence < patience:
+                received = await _next(live.next_msg, POLL)
+                frame: Frame = orjson.loads(received.data) if received else {}
+                silence = 0.0 if received else silence + POLL
+                if frame.get("type") in LAST_OF_AUDIO:
+                    return frame
+            raise NoOutcome(f"{name} {id} has no result after {patience:.0f} s of silence: is a worker running?")
         finally:
             await live.unsubscribe()
 

@@ -40,7 +40,7 @@ DO $$ DECLARE readers text[]; reader text; BEGIN
                     WHERE u.tenant_id = q.tenant_id AND u.person_id = q.subject), q.subject) ELSE q.subject END,
             q.most, q.created_at, q.updated_at, q.log_position
         FROM headrace.quotas q
-        WHERE q.set_by = 'tenant' AND q.unit = 'money' AND q.period = 'month' AND NOT q.hard
+        WHERE q.set_by = 'tenant' AND q.unit = 'money' AND q.period = 'month' AND q.time_zone = 'UTC' AND NOT q.hard
     $f$;
     CREATE OR REPLACE VIEW headrace.budgets WITH (security_invoker = true) AS
         SELECT * FROM headrace.monthly_budgets();

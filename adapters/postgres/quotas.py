@@ -32,6 +32,10 @@ SUBJECTS = {
 }
 """The subject of a call, by the scope of a quota: of the call `c` and its trace `t`."""
 
+ALERTS = """FROM jsonb_array_elements(w.alerts) alert
+    WHERE w.rolling = 0 OR (alert ->> 'at')::timestamptz > now() - w.rolling * ('1 ' || w.period)::interval"""
+"""The alerts of a window `w`; of a rolling one, those of its length."""
+
 _UNITS = {"calls": "count(*)", "tokens": "coalesce(sum(c.prompt_tokens + c.completion_tokens), 0)"}
 _MONEY = "coalesce(sum(c.cost), 0)"
 
@@ -50,14 +54,17 @@ ORDER BY 4 LIMIT %(limit)s
 _RUN_OUT = "SELECT EXISTS (SELECT FROM headrace.quota_windows WHERE leased_until < %(before)s)"
 
 _QUOTAS = """
-SELECT q.tenant_id, q.id, q.scope, q.subject, q.unit, q.period, q.most
+SELECT q.tenant_id, q.id, q.scope, q.subject, q.unit, q.period, q.time_zone, q.rolling, q.most
 FROM headrace.quotas q WHERE q.most > 0 ORDER BY 1, 2
 """
 
-_ALERTS = """
-SELECT id, coalesce((SELECT max((alert ->> 'percent')::int) FROM jsonb_array_elements(alerts) alert), 0)
-FROM headrace.quota_windows WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)
+_ALERTS = f"""
+SELECT w.id, coalesce((SELECT max((alert ->> 'percent')::int) {ALERTS}), 0)
+FROM headrace.quota_windows w WHERE w.tenant_id = %(tenant)s AND w.id = ANY(%(ids)s)
 """
+
+CURRENT = "w.begins_at <= now() AND (w.ends_at > now() OR w.rolling > 0)"
+"""The windows `w` of now."""
 
 OUTAGES = (psycopg.OperationalError, psycopg.InterfaceError, errors.UndefinedTable, errors.UndefinedColumn)
 
@@ -76,7 +83,8 @@ def spending(scope: str, unit: str, *, named: bool) -> str:
         LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
         WHERE c.tenant_id = %(tenant)s AND c.created_at >= %(begins)s
             AND NOT (c.kind = 'embedding' AND c.provider = 'builtin')
-            AND c.error_code IS DISTINCT FROM 'quota_exceeded' {one if named else f"AND {subject} IS NOT NULL"}
+            AND coalesce(c.error_code, '') NOT IN ('quota_exceeded', 'unpriced')
+            {one if named else f"AND {subject} IS NOT NULL"}
         GROUP BY 1
     """
 
@@ -110,17 +118,17 @@ class PostgresQuotas:
         try:
             async with connect(self._url) as connection:
                 await connection.execute(f"SET statement_timeout = {round(PATIENCE_S * 1000)}".encode())
-                for tenant, quota, scope, subject, unit, period, most in await (
+                for tenant, quota, scope, subject, unit, period, zone, rolling, most in await (
                     await connection.execute(_QUOTAS)
                 ).fetchall():
-                    begins, ends = span(period, now)
+                    begins, ends = span(period, now, zone, rolling)
                     values = {"tenant": tenant, "subject": subject, "begins": begins}
                     named = scope == "tenant" or bool(subject)
                     statement = spending(scope, unit, named=named)
                     rows = await (await connection.execute(statement.encode(), values)).fetchall()
                     limit = amount(most, unit)
                     reached = [
-                        Spent(tenant, Window(quota, scope, of, unit, period, begins, ends), used, limit)
+                        Spent(tenant, Window(quota, scope, of, unit, period, begins, ends, zone, rolling), used, limit)
                         for of, used in ((of, amount(float(used), unit)) for of, used, _ in rows)
                         if used * 100 >= limit * STEPS[0]
                     ]

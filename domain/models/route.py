@@ -26,12 +26,15 @@ REACTIONS: Mapping[str, Reaction] = {
     "payment_required": "next",
     "not_found": "next",
     "unsupported": "next",
+    "quota_exceeded": "next",
+    "unpriced": "next",
     "context_length_exceeded": "larger",
     "truncated": "larger",
     "bad_request": "stop",
     "content_filter": "stop",
 }
-"""By the error code of the call. For other codes, as where the request cannot be recorded, none is called."""
+"""By the error code of the call. For other codes, as where the request cannot be recorded, none is called; nor after
+`quota_exceeded` by a quota that holds for other models, too."""
 
 STRATEGIES = get_args(Strategy)
 

@@ -9,7 +9,19 @@ from pydantic import Field, model_validator
 
 from domain.chat.app import App
 from domain.models.budget import Budget
-from domain.models.quota import OPERATOR, TENANT, Definition, Period, Quota, Scope, Unit
+from domain.models.quota import (
+    LENGTHS,
+    LONGEST,
+    OPERATOR,
+    TENANT,
+    UTC_ZONE,
+    Definition,
+    Period,
+    Quota,
+    Scope,
+    Unit,
+    time_zones,
+)
 from handlers.commands.fields import Command, Handle, is_uuid
 from handlers.commands.preparation import MakeOrChange, Preparation, not_found
 
@@ -29,7 +41,15 @@ class SetQuota(Command):
         description="Id of the app, name of the user, key, provider or model; empty for each of them, and the tenant",
     )
     unit: Unit = Field(description="Unit that is counted; `money` is in US dollars")
-    period: Period = Field(description="Window of the count, in UTC")
+    period: Period = Field(description="Window of the count, or the unit of a rolling one")
+    time_zone: str = Field(
+        UTC_ZONE, max_length=64, description="IANA name of the zone in which windows begin, such as `Europe/Berlin`"
+    )
+    rolling: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0,
+        description="Number of minutes, hours or days that a window covers at any time: 24 with the period `hour` for "
+        "the last 24 hours; 0 for windows of the calendar",
+    )
     limit: Annotated[float, Field(ge=0, le=1e15)] = Field(
         description="Limit in a window; 0 of a hard quota refuses all"
     )
@@ -47,7 +67,19 @@ class SetQuota(Command):
             raise ValueError("The subject must be empty for the tenant")
         if self.scope == "app" and self.subject and not is_uuid(self.subject):
             raise ValueError("The subject must be the id of an app")
+        self._must_have_an_end()
         return self
+
+    def _must_have_an_end(self) -> None:
+        """Raises: ValueError."""
+        if self.time_zone not in time_zones():
+            raise ValueError("Unknown time_zone; use an IANA name such as Europe/Berlin")
+        if self.rolling and self.period not in LENGTHS:
+            raise ValueError("The period of a rolling window must be minute, hour or day")
+        if self.rolling and self.rolling * LENGTHS[self.period] > LONGEST:
+            raise ValueError(f"A rolling window covers at most {LONGEST.days} days")
+        if self.rolling and self.time_zone != UTC_ZONE:
+            raise ValueError("The time_zone must be left out for a window that rolls")
 
 
 class ImposeQuota(SetQuota):
@@ -121,6 +153,8 @@ async def set_quota(command: SetQuota, given: Preparation) -> MakeOrChange[Quota
         period=command.period,
         limit=command.limit,
         hard=command.hard,
+        time_zone=command.time_zone,
+        rolling=command.rolling,
     )
 
     def decide(quota: Quota | None, id: str, at: datetime) -> Quota:
@@ -148,6 +182,8 @@ async def set_budget(command: SetBudget, given: Preparation) -> MakeOrChange[Quo
         period="month",
         limit=command.amount_usd,
         hard=False,
+        time_zone=UTC_ZONE,
+        rolling=0,
     )
 
     def decide(quota: Quota | None, id: str, at: datetime) -> Quota:

@@ -55,4 +55,5 @@ class Alert:
 
         id = spent.window.id
         metadata = Metadata(new_id(), spent.tenant, id, actor=ACTOR)
-        return max((await self.repository.change(QuotaWindow, id, metadata, alert)).aggregate.alerts, default=0)
+        alerted = (await self.repository.change(QuotaWindow, id, metadata, alert)).aggregate.alerts
+        return max(map(int, alerted), default=0)

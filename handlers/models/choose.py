@@ -247,6 +247,8 @@ class _Course(Generic[C]):
     """The ways that are not tried any more, and why."""
     full: dict[Key, Rest] = field(default_factory=dict)
     """The ways whose rate is reached."""
+    refused: dict[tuple[str, str], ModelError] = field(default_factory=dict)
+    """The providers and models that a quota refuses; an empty name stands for each."""
     taken: Taken | None = None
     last: ModelError | None = None
 
@@ -277,7 +279,8 @@ class _Course(Generic[C]):
         self.after, self.last = (call, error.code), error
         await self.choose.rests.begin(self.tenant, way.key, error)
         reaction = self.route.reaction(error.code) if self.route else REACTIONS.get(error.code, "stop")
-        stops = reaction == "stop" and not error.passing
+        of_others = error.code == "quota_exceeded" and not error.refuses_model
+        stops = of_others or (reaction == "stop" and not error.passing)
         if stops or self.number >= MOST_TRIES or (arrived and not self._restarts):
             raise error
         if error.pause_s == 0:  # the next request is another one
@@ -285,6 +288,10 @@ class _Course(Generic[C]):
         if reaction == "larger":
             window = way.known.context_window or self.model["context_window"]
             self.needs = self.needs._replace(tokens=max(self.needs.tokens, window + 1))
+        if error.refuses_model:
+            provider = "" if error.scope == "model" else way.provider
+            model = "" if error.scope == "provider" else way.model
+            self.refused[provider, model] = error
         if not error.passing or arrived or self.tries[way.key] >= self.choose.tries:
             self.out[way.key] = error
 
@@ -351,13 +358,18 @@ class _Course(Generic[C]):
         except ModelError as error:
             self.out[provider, model, ""] = error
             return []
+        refused = next(
+            (self.refused[of] for of in ((provider, ""), ("", model), (provider, model)) if of in self.refused), None
+        )
         window = member["context_window"] or known.context_window
         known = known._replace(context_window=window)
         lacking = next((name for name in self.needs.abilities if known.abilities.get(name) is False), None)
         share = member["weight"] / sum(each.weight for each in access)
         ways = [Way(provider, model, each.weight * share, known, each) for each in access]
         for way in ways:
-            if lacking:
+            if refused:
+                self.out[way.key] = refused
+            elif lacking:
                 self.out[way.key] = ModelError("unsupported", f"It was measured to lack {lacking}.")
             elif self.route and window is not None and window < self.needs.tokens:
                 self.out[way.key] = ModelError(

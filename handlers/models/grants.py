@@ -22,8 +22,8 @@ from domain.aggregate import Rejection, new_id
 from domain.log import Metadata, commit_id
 from domain.models.model import Model, model_id
 from domain.models.model_call import Grant, ModelCall, TokenUsage
-from domain.models.quota import NANO, OPERATOR, TENANT, Bound, Definition, Quota, bounds, of_side, shown
-from domain.models.quota_window import QuotaWindow
+from domain.models.quota import NANO, OPERATOR, TENANT, Bound, Definition, Quota, bounds, every, of_side, shown
+from domain.models.quota_window import PARTS, Parts, QuotaWindow, free_again, length, used
 from handlers.cause import Cause
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ModelError
@@ -66,13 +66,17 @@ the model; None when no price is known."""
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A lease of this process: `until` is in seconds since 1970; `used` is charged by calls that have ended."""
+    """A lease of this process: `until` is in seconds since 1970; `used` is charged by calls that have ended.
+
+    No call begins after `closes`, in seconds since 1970: a lease of a rolling window counts from when it is settled.
+    """
 
     bound: Bound
     tenant: str
     id: str
     amount: int
     until: float
+    closes: float
     used: int = 0
     reserved: int = 0
     calls: int = 0
@@ -86,7 +90,8 @@ class Lease:
 
     def has(self, amount: int, margin_s: float) -> bool:
         """Return whether a call that begins now may use this amount."""
-        return not self.lost and self.free >= amount and time.time() + margin_s < self.until
+        now = time.time()
+        return not self.lost and self.free >= amount and now + margin_s < self.until and now < self.closes
 
 
 @dataclass(slots=True, eq=False)
@@ -159,9 +164,9 @@ class _Held:
 
 
 class _State(NamedTuple):
-    """A window as it was at a moment; its aggregate goes on to change."""
+    """A window as it was at a moment; its aggregate goes on to change. `used` is by parts."""
 
-    used: int
+    used: Parts
     left: int
     leased: bool
     exhausted: bool
@@ -225,9 +230,10 @@ class Grants:
         self._reading: dict[str, asyncio.Task[_Held]] = {}
         self._pools: dict[str, _Pool] = {}
         """By window."""
-        self._seen: dict[str, tuple[float, bool]] = {}
-        self._used: dict[str, int] = {}
-        """By window, as last seen: it only grows."""
+        self._seen: dict[str, tuple[float, Parts | None]] = {}
+        """Time until which it holds, and the used parts of an exhausted window; None for one that is not."""
+        self._used: dict[str, Parts] = {}
+        """Used parts by window, as last seen: they only grow."""
         self._upkeep: asyncio.Task[None] | None = None
 
     async def reserve(
@@ -257,11 +263,12 @@ class Grants:
             amounts["money"] = _most(price, prompt_tokens, max_tokens, provider, model) if amounts["tokens"] else 0
         found = [bound for bound in found if amounts[bound.window.unit]]  # a filter's server takes no tokens
         for bound in found:  # before a lease of another is taken in vain
-            left = bound.limit - self._used.get(bound.window.id, 0)
+            parts = self._used.get(bound.window.id, {})
+            left = bound.limit - used(parts, at)
             if amounts[bound.window.unit] > left:
-                if not await self._is_exhausted(cause.metadata.tenant, bound):
+                if await self._exhausted(cause.metadata.tenant, bound) is None:
                     await self._exhaust(cause.metadata.tenant, bound, amounts[bound.window.unit])
-                raise ModelError("quota_exceeded", _sentence(bound, amounts[bound.window.unit], max(0, left)))
+                raise _refused(bound, parts, amounts[bound.window.unit], max(0, left))
         holds: list[tuple[Lease, int]] = []
         reservation = Reservation(holds, price)
         try:
@@ -280,16 +287,19 @@ class Grants:
         """Refuse a command whose calls some quota would refuse. Raises: Rejection `quota_exceeded`; Unavailable."""
         quotas = await self._quotas(tenant)
         for bound in bounds(quotas, subjects, datetime.now(UTC)):
-            if await self._is_exhausted(tenant, bound):
-                scope, ends = bound.window.scope, bound.window.ends
+            if (parts := await self._exhausted(tenant, bound)) is not None:
+                scope, at = bound.window.scope, datetime.now(UTC)
+                free_at = free_again(bound.window, parts, at)
                 details: dict[str, str | int] = {
                     "quota": bound.window.quota,
                     "scope": scope,
                     "limit": shown(bound.limit, bound.window.unit),
                     "period": bound.window.period,
-                    "retry_after_s": max(1, round((ends - datetime.now(UTC)).total_seconds())),
+                    "retry_after_s": max(1, math.ceil((free_at - at).total_seconds())),
                 }
-                raise Rejection("quota_exceeded", _sentence(bound), scope if scope in fields else None, details)
+                if bound.window.rolling:
+                    details["rolling"] = bound.window.rolling
+                raise Rejection("quota_exceeded", _sentence(bound, parts), scope if scope in fields else None, details)
 
     async def close(self) -> None:
         """Return what no call uses. Leases with calls in progress are settled by the log."""
@@ -335,16 +345,20 @@ class Grants:
         if len(self._held) > HELD:
             del self._held[next(iter(self._held))]
 
-    async def _is_exhausted(self, tenant: str, bound: Bound) -> bool:
+    async def _exhausted(self, tenant: str, bound: Bound) -> Parts | None:
+        """The used parts of a window that is exhausted; None for one that is not."""
         now = time.monotonic()
-        until, exhausted = self._seen.get(bound.window.id, (0.0, False))
+        until, parts = self._seen.get(bound.window.id, (0.0, None))
         if until < now:
             window = await self._repository.get(QuotaWindow, tenant, bound.window.id)
-            exhausted = window.is_exhausted(bound.limit) if window else bound.limit == 0
+            if window:
+                parts = window.parts if window.is_exhausted(bound.limit, datetime.now(UTC)) else None
+            else:
+                parts = None if bound.limit else {}
             if len(self._seen) > HELD:
                 self._seen.clear()
-            self._seen[bound.window.id] = now + min(SEEN_S, self._held_s), exhausted
-        return exhausted
+            self._seen[bound.window.id] = now + min(SEEN_S, self._held_s), parts
+        return parts
 
     # --- leases ---
 
@@ -371,10 +385,11 @@ class Grants:
                     if lease := pool.free(amount, margin_s):
                         return lease
                     pool.seen = time.monotonic() + PAUSE_S / 2, state
-                if time.monotonic() > until or state.used + amount > bound.limit or not state.leased:
+                in_vain = used(state.used, datetime.now(UTC)) + amount > bound.limit
+                if time.monotonic() > until or in_vain or not state.leased:
                     if not state.exhausted:
                         await self._exhaust(tenant, bound, amount)
-                    raise ModelError("quota_exceeded", _sentence(bound, amount, state.left))
+                    raise _refused(bound, state.used, amount, state.left)
                 await asyncio.sleep(random.uniform(0.5, 1.0) * PAUSE_S)
         finally:
             pool.wanted -= amount
@@ -405,17 +420,24 @@ class Grants:
         self._note(pool, window)
         if taken := window.leases.get(id):
             ends_at = datetime.fromisoformat(taken["until"]).timestamp()
-            pool.leases.append(Lease(bound, pool.tenant, id, taken["amount"], ends_at))
+            pool.leases.append(Lease(bound, pool.tenant, id, taken["amount"], ends_at, self._closes(bound)))
             if self._upkeep is None or self._upkeep.done():
                 self._upkeep = asyncio.create_task(self._look_after())
-        limit = bound.limit
-        return _State(window.used, window.left(limit), bool(window.leases), window.is_exhausted(limit))
+        limit, at = bound.limit, datetime.now(UTC)
+        return _State(window.parts, window.left(limit, at), bool(window.leases), window.is_exhausted(limit, at))
+
+    def _closes(self, bound: Bound) -> float:
+        """When a lease that is taken now is closed: after a step of a rolling window."""
+        window = bound.window
+        if not window.rolling:
+            return math.inf
+        return time.time() + max(length(window.period, window.rolling).total_seconds() / PARTS, self._idle_s)
 
     def _note(self, pool: _Pool, window: QuotaWindow) -> None:
         pool.note(window)
         if len(self._used) > HELD:
             self._used.clear()
-        self._used[pool.window] = window.used
+        self._used[pool.window] = window.parts
 
     async def _exhaust(self, tenant: str, bound: Bound, amount: int) -> None:
         """Record that a reservation did not fit, so that commands are refused. Where that fails, the next one does."""
@@ -532,14 +554,18 @@ def _nano(cost: float | None) -> int:
     return math.ceil(round((cost or 0.0) * NANO, 3))
 
 
-def _sentence(bound: Bound, needed: int | None = None, left: int = 0) -> str:
+def _refused(bound: Bound, parts: Parts, needed: int, left: int) -> ModelError:
+    return ModelError("quota_exceeded", _sentence(bound, parts, needed, left), scope=bound.window.scope)
+
+
+def _sentence(bound: Bound, parts: Parts, needed: int | None = None, left: int = 0) -> str:
     window = bound.window
     whose = "the tenant" if window.scope == "tenant" else f"this {window.scope}"
-    every = "an hour" if window.period == "hour" else f"a {window.period}"
-    most = f"{shown(bound.limit, window.unit)} {every} for {whose}"
+    when = every(window.period, window.time_zone, window.rolling)
+    most = f"{shown(bound.limit, window.unit)} {when} for {whose}"
     if needed is None or needed == 1:
         rest = "all of it is used"
     else:
         rest = f"the call may need {shown(needed, window.unit)}, of which {shown(left, window.unit)} can be had now"
-    free = window.ends.isoformat(timespec="seconds")
-    return f"The quota {window.quota} is {most}: {rest}. It is free again at {free}."
+    free = free_again(window, parts, datetime.now(UTC)).isoformat(timespec="seconds")
+    return f"The quota {window.quota} is {most}: {rest}. {'Some' if window.rolling else 'It'} is free again at {free}."

@@ -647,9 +647,11 @@ class Chat:
         self._began, self._reservation = time.perf_counter(), NOTHING
 
     async def _try(self, way: Way[ChatModel], routed: Try | None) -> AsyncGenerator[str]:
-        await self._reserve(way)
+        await self._reserve(way, routed)
         try:
             await self._record(way, routed)
+            self.sent()
+            self._began = time.perf_counter()
             async with aclosing(way.client.stream(self.request)) as deltas:
                 async for delta in deltas:
                     for text in self._take(delta):
@@ -675,12 +677,28 @@ class Chat:
             raise
         await self._complete()
 
-    async def _reserve(self, way: Way[ChatModel]) -> None:
-        """Raises: ModelError, Unavailable."""
+    async def _reserve(self, way: Way[ChatModel], routed: Try | None) -> None:
+        """Reserve what the try may use; record one that is refused for its model, so that the next can name it.
+
+        Raises: ModelError, Unavailable.
+        """
         prompt = sum(map(_most, self.request.messages)) + most_tokens(tools_text(self.request.tools))
-        self._reservation = await self.calls.reserve(
-            self.cause, way.provider, way.client.server, way.model, prompt, self.request.max_tokens
-        )
+        try:
+            self._reservation = await self.calls.reserve(
+                self.cause, way.provider, way.client.server, way.model, prompt, self.request.max_tokens
+            )
+        except ModelError as error:
+            if routed and error.refuses_model:
+                await shielded(self._refuse(way, routed, error))
+            raise
+
+    async def _refuse(self, way: Way[ChatModel], routed: Try, error: ModelError) -> None:
+        """Raises: ModelError, Unavailable."""
+        try:
+            await self._record(way, routed)
+        except TooLarge as large:
+            raise _not_made(large) from large
+        await self._fail(error.code, error.reason)
 
     async def _record(self, way: Way[ChatModel], routed: Try | None) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
@@ -711,8 +729,6 @@ class Chat:
             )
         )
         self._requested = True
-        self.sent()
-        self._began = time.perf_counter()
 
     def _take(self, delta: Delta) -> Iterator[str]:
         """Yield the new text of a delta. Raises: ModelError `too_large`."""

@@ -115,15 +115,24 @@ class ModelError(Exception):
     `context_length_exceeded`, `truncated`, `content_filter`, `length`, `empty_answer`, `not_found`, `too_large`,
     `provider_unavailable`, `embedding_changed`.
 
-    `passing`: it is worth another try, after `pause_s` seconds where the server says so.
+    `passing`: it is worth another try, after `pause_s` seconds where the server says so. `scope`: of the quota that
+    refused the call.
     """
 
-    def __init__(self, code: str, reason: str, *, passing: bool = False, pause_s: float | None = None) -> None:
+    def __init__(
+        self, code: str, reason: str, *, passing: bool = False, pause_s: float | None = None, scope: str = ""
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.passing = passing
         self.pause_s = pause_s
+        self.scope = scope
+
+    @property
+    def refuses_model(self) -> bool:
+        """True if a quota refused the call for its model or provider: another one may be called."""
+        return self.code == "unpriced" or self.scope in ("provider", "model")
 
 
 class Rest(NamedTuple):

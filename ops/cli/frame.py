@@ -44,6 +44,7 @@ app = typer.Typer(
 
 FILES = {
     "archive": ("archive", "restore"),
+    "audio": ("transcribe", "speak"),
     "audit": ("audit",),
     "bus": ("send", "upload", "preview", "ask", "search", "tail", "sql", "asyncapi"),
     "deploy": ("setup", "ping"),

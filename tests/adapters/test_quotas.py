@@ -28,6 +28,7 @@ from handlers.cause import Cause
 from handlers.models.alert import Alert
 from handlers.models.settle import Settle
 from handlers.ports.quotas import ExpiredLease, Spent
+from ops.cli.quota import QUOTAS as LISTED
 from tests.adapters.test_postgres import RecordedLog, caught_up, following, recorded_files
 from tests.handlers.desk import Desk, files_of
 from tests.handlers.fakes import OneModel, Words, embedding_models
@@ -150,6 +151,36 @@ async def test_embeddings_of_a_provider_are_counted_and_those_of_the_workers_are
         assert [spent.used for spent in await quotas.spent()] == used
 
 
+async def test_a_rolling_quota_is_alerted_by_the_calls_of_its_length(desk: Desk, url: str) -> None:
+    rolling = {"unit": "calls", "period": "minute", "rolling": 30, "limit": 4}
+    await desk.done("quota.set", name="rolls", **rolling)
+    worker, quotas = Worker(desk), OwnQuotas(url, desk)
+    alert = Alert(desk.repository, quotas)
+    for _ in range(3):
+        await worker.ask(Model())
+    await worker.grants.close()
+    await in_tables(url, quotas)
+    [spent] = await alert()
+    assert (spent.window.quota, spent.used, spent.limit) == ("tenant/rolls", 3, 4)
+    await in_tables(url, quotas)
+    assert await alert() == []
+    [window] = await rows(url, WINDOWS, tenant=desk.tenant)
+    assert (window["used"], sum(window["parts"].values()), window["ends_at"]) == (3, 3, None)
+    assert [step["percent"] for step in window["alerts"]] == [50]
+    [listed] = await rows(url, LISTED, tenant=desk.tenant)
+    assert (listed["used"], listed["granted"], listed["alerts"], listed["rolling"]) == (3, 0, [50], 30)
+    expired = "jsonb_build_object(now()::text, 3, now() + interval '1 h', 1)"
+    earlier = "jsonb_set(alerts, '{0,at}', to_jsonb(now() - interval '31 minutes'))"
+    async with connect(url) as owner:
+        await owner.execute(
+            f"UPDATE headrace.quota_windows SET parts = {expired}, alerts = {earlier} WHERE id = %s".encode(),
+            [window["id"]],
+        )
+    [listed] = await rows(url, LISTED, tenant=desk.tenant)
+    assert (listed["used"], listed["alerts"]) == (1, [])
+    assert len(await quotas.spent()) == 1
+
+
 async def test_budgets_are_the_soft_quotas_of_money_in_a_month(desk: Desk, url: str) -> None:
     quotas = OwnQuotas(url, desk)
     app = await desk.done("app.create", name="Guide")
@@ -159,6 +190,7 @@ async def test_budgets_are_the_soft_quotas_of_money_in_a_month(desk: Desk, url: 
     await desk.done("budget.set", name="eve", scope="user", subject="eve", amount_usd=3)
     await desk.done("budget.set", name="bob", scope="user", subject="bob", amount_usd=4)
     others: dict[str, dict[str, Any]] = {"hard": {"hard": True}, "day": {"period": "day"}, "calls": {"unit": "calls"}}
+    others["zone"] = {"time_zone": "Europe/Berlin"}
     for name, fields in others.items():
         known: dict[str, Any] = {"unit": "money", "period": "month", "limit": 5, "hard": False}
         await desk.done("quota.set", name=name, **known | fields)

@@ -799,7 +799,16 @@ def _budgets() -> Iterator[Aggregate]:
 
 
 def _quotas() -> Iterator[Aggregate]:
-    definition = Definition(scope="app", subject=_id(5), unit="tokens", period="hour", limit=250_000.0, hard=True)
+    definition = Definition(
+        scope="app",
+        subject=_id(5),
+        unit="tokens",
+        period="hour",
+        limit=250_000.0,
+        hard=True,
+        time_zone="UTC",
+        rolling=24,
+    )
     quota = Quota.begin(Quota.Begun, "tenant", _at(40))
     quota.set(_at(41), "assistant", definition)
     quota.remove(_at(42), "assistant")

@@ -430,7 +430,9 @@ class Counting(MemoryEventStore):
 
 
 async def test_of_what_many_processes_change_only_what_is_new_is_read(memory: Memory, tenant: str) -> None:
-    limits = Definition(scope="tenant", subject="", unit="calls", period="day", limit=1000.0, hard=True)
+    limits = Definition(
+        scope="tenant", subject="", unit="calls", period="day", limit=1000.0, hard=True, time_zone="UTC", rolling=0
+    )
     of = window("tenant/q", limits, "", NOW)
     store = Counting(memory)
     one, other = (Repository(each, MemorySnapshots(memory)) for each in (store, MemoryEventStore(memory)))

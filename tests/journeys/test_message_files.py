@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 from ops.demo import EXAMPLES, is_right
@@ -90,8 +91,8 @@ async def test_an_image_at_an_address_is_fetched_once_and_seen_by_the_model(head
     assert (row["transfer_method"], row["url"], row["mime_type"]) == ("remote_url", url, "image/png")
 
 
-async def test_a_recording_is_transcribed_and_an_answer_is_spoken(headrace: Stack) -> None:
-    """By a server that checks the form, and sends audio in pieces."""
+async def test_a_recording_is_transcribed_and_an_answer_is_spoken(headrace: Stack, tmp_path: Path) -> None:
+    """By a server that checks the form, and sends audio in pieces; by commands, and by the command line."""
     forms, asked = list[bytes](), list[dict[str, Any]]()
 
     async def hears_and_speaks(exchange: Exchange) -> None:
@@ -127,6 +128,14 @@ async def test_a_recording_is_transcribed_and_an_answer_is_spoken(headrace: Stac
         [row] = await headrace.until(
             "SELECT * FROM headrace.speeches WHERE id = %(id)s AND status <> 'requested'", id=spoken
         )
+        recording, audio = tmp_path / "question.mp3", tmp_path / "answer.mp3"
+        recording.write_bytes(b"ID3 another recording")
+        code, [printed] = await headrace.command("transcribe", app, str(recording), "--user", "ann")
+        assert (code, printed["text"]) == (0, "When does it open?")
+        code, [printed] = await headrace.command("speak", app, "At six.", "--user", "ann", "--out", str(audio))
+        assert (code, printed["file"], audio.read_bytes()) == (0, str(audio), b"ID3 first second")
+    assert b"ID3 another recording" in forms.pop()
+    assert asked.pop()["input"] == "At six."
     assert b"ID3 a recording" in forms[0]
     assert b'name="model"\r\n\r\ntranscription-1\r\n' in forms[0]
     assert asked == [{"model": "speech-1", "input": "It opens at six.", "voice": "alba", "response_format": "mp3"}]

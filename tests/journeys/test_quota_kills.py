@@ -13,6 +13,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from adapters.postgres.tables import set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, Position
 from domain.models.model_call import ModelCall
-from domain.models.quota_window import QuotaWindow
+from domain.models.quota_window import QuotaWindow, used
 from handlers.models.settle import Settle
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
@@ -46,6 +47,7 @@ PACE_S = 0.25
 WORKERS = 20
 LIMIT = 1000
 A_MINUTE = 700
+IN_ANY_MINUTE = 600
 TENANT = "acme"
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400 + 3 * KILLS)]
@@ -87,6 +89,7 @@ async def _hold(nc: Client, nats_url: str, url: str) -> None:
     desk = Desk(nc, TENANT)
     await desk.done("quota.set", name="all", unit="calls", period="month", limit=LIMIT)
     await desk.done("quota.set", name="rate", unit="calls", period="minute", limit=A_MINUTE)
+    await desk.done("quota.set", name="rolls", unit="calls", period="minute", rolling=1, limit=IN_ANY_MINUTE)
     await desk.done("quota.set", name="tokens", unit="tokens", period="month", limit=10**7, scope="model")
     log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(bytes(32))), JetStreamBlobs(nc))
     projector = asyncio.create_task(Projector(url, log, files_of(nc)).run())
@@ -145,7 +148,7 @@ async def _leased(url: str, log: JetStreamLog) -> int:
 
 async def _check(log: JetStreamLog, url: str) -> None:
     """Fold the log: at every moment each limit holds, and at the end what is used is the sum of the calls."""
-    limits = {"tenant/all": LIMIT, "tenant/rate": A_MINUTE, "tenant/tokens": 10**7}
+    limits = {"tenant/all": LIMIT, "tenant/rate": A_MINUTE, "tenant/rolls": IN_ANY_MINUTE, "tenant/tokens": 10**7}
     windows: dict[str, QuotaWindow] = {}
     calls: dict[str, ModelCall] = {}
     codes = Counter[str]()
@@ -157,7 +160,7 @@ async def _check(log: JetStreamLog, url: str) -> None:
                     assert isinstance(window, QuotaWindow)
                     windows[message.subject.id] = window
                     leased = sum(lease["amount"] for lease in window.leases.values())
-                    assert window.used + leased <= limits[window.quota]
+                    assert used(window.parts, event.timestamp) + leased <= limits[window.quota]
                 elif isinstance(event, ModelCall.Event):
                     call = event.mutate(calls.get(message.subject.id))
                     assert isinstance(call, ModelCall)
@@ -165,6 +168,13 @@ async def _check(log: JetStreamLog, url: str) -> None:
                     if isinstance(event, ModelCall.Failed):
                         codes[event.code] += 1
     spent: defaultdict[str, int] = defaultdict(int)
+    [rolls] = [id for id, window in windows.items() if window.rolling]
+    rolled = sorted(
+        (call.created_on, grant["amount"]) for call in calls.values() for grant in call.paid if grant["window"] == rolls
+    )
+    for first, (begins, _) in enumerate(rolled):
+        minute = (amount for at, amount in rolled[first:] if at < begins + timedelta(minutes=1))
+        assert sum(minute) <= IN_ANY_MINUTE
     for call in calls.values():
         assert call.status != "requested"
         assert {grant["window"] for grant in call.paid} <= windows.keys()

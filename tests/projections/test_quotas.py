@@ -10,8 +10,12 @@ from projections.quota_windows import quota_windows
 from projections.quotas import quotas
 from tests.projections.history import History
 
-CALLS = Definition(scope="tenant", subject="", unit="calls", period="day", limit=1000.0, hard=True)
-BUDGET = Definition(scope="model", subject="small", unit="money", period="month", limit=9.5, hard=False)
+CALLS = Definition(
+    scope="tenant", subject="", unit="calls", period="day", limit=1000.0, hard=True, time_zone="UTC", rolling=0
+)
+BUDGET = Definition(
+    scope="model", subject="small", unit="money", period="month", limit=9.5, hard=False, time_zone="UTC", rolling=0
+)
 
 
 def rows(history: History) -> dict[str, dict[str, Any]]:
@@ -36,6 +40,8 @@ def test_a_quota_changes_goes_and_comes_back() -> None:
             "subject": "small",
             "unit": "money",
             "period": "month",
+            "time_zone": "UTC",
+            "rolling": 0,
             "most": 9.5,
             "hard": False,
             "created_at": began,
@@ -116,3 +122,22 @@ def test_a_window_has_its_leases_and_what_was_used() -> None:
         *(0, 500, {}, None, None),
     )
     assert row["alerts"] == [{"percent": 50, "used": 500, "at": at.isoformat()}]
+    assert (row["time_zone"], row["rolling"], row["parts"]) == ("UTC", 0, {})
+
+
+def test_a_rolling_window_has_its_parts_and_its_last_alerts() -> None:
+    history = History()
+    at = history.now
+    rolling: Definition = {**CALLS, "period": "hour", "rolling": 2}
+    opened = QuotaWindow.open(at, window("tenant/calls", rolling, "", at))
+    for minutes in (0, 5, 130):
+        now = at + timedelta(minutes=minutes)
+        opened.grant(now, f"{minutes}", 500, 500, 1000, now)
+        opened.settle(now, f"{minutes}", 400)
+        opened.alert(now, 500, 1000)
+    history.record(opened)
+    [row] = history.rows(quota_windows)
+    assert (row["begins_at"], row["ends_at"], row["rolling"], row["used"]) == (at, None, 2, 1200)
+    assert row["parts"] == opened.parts
+    assert row["alerts"] == [{"percent": 50, "used": 500, "at": (at + timedelta(minutes=130)).isoformat()}]
+    assert len(row["parts"]) == 1

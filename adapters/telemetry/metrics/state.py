@@ -22,6 +22,7 @@ from psycopg_pool import PoolTimeout
 
 from adapters.jetstream.direct import DirectReader
 from adapters.jetstream.streams import COMMANDS, CONSUMERS, DEAD
+from adapters.postgres.quotas import ALERTS, CURRENT
 from adapters.telemetry.otlp.checkpoint import Checkpoint, Checkpoints
 from adapters.telemetry.otlp.ended import behind
 from domain.log import EVENTS, OUTCOMES
@@ -106,10 +107,11 @@ SELECT tenant_id, id, amount_usd, coalesce(
 FROM headrace.budgets budget ORDER BY tenant_id, id LIMIT 1000
 """
 
-_ALERTED = """
-SELECT tenant_id, quota_id, subject, (SELECT max((alert ->> 'percent')::int) FROM jsonb_array_elements(alerts) alert)
-FROM headrace.quota_windows WHERE begins_at <= now() AND ends_at > now() AND alerts <> '[]'
-ORDER BY tenant_id, quota_id, subject LIMIT 1000
+_ALERTED = f"""
+SELECT w.tenant_id, w.quota_id, w.subject, alerted.max
+FROM headrace.quota_windows w, LATERAL (SELECT max((alert ->> 'percent')::int) {ALERTS}) alerted
+WHERE {CURRENT} AND w.alerts <> '[]' AND alerted.max IS NOT NULL
+ORDER BY 1, 2, 3 LIMIT 1000
 """
 
 NO_ANSWER = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.QueryCanceled)

@@ -22,6 +22,10 @@ FREE, FREE_OF_ACCOUNT, FREE_IN_ALL = 5, 10, 50
 LONGEST_S, LONGEST_OF_ACCOUNT_S, LONGEST_IN_ALL_S = 60.0, 10.0, 10.0
 """Longest pause in seconds: of one address, with one account, and of all together."""
 
+OPEN_IN_ALL = 12
+"""Maximum number of passwords of addresses that have not logged in which are checked, or wait for that, at a time: so
+that others find a place and a short queue."""
+
 KEPT_S = 3600.0
 """Time without a failure after which earlier ones do not count, in seconds."""
 
@@ -72,6 +76,7 @@ class Guesses:
         ends = [own.until(now, FREE, LONGEST_S), now + 1.0 if own.open else 0.0]
         if address not in self._known:
             ends.append(self._all.until(now, FREE_IN_ALL, LONGEST_IN_ALL_S))
+            ends.append(now + 1.0 if self._all.open >= OPEN_IN_ALL else 0.0)
         if account and _both(address, account) not in self._known:
             with_it = self._by_account.get(_digest(account), _Failures())
             ends.append(with_it.until(now, FREE_OF_ACCOUNT, LONGEST_OF_ACCOUNT_S))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -41,12 +40,12 @@ class Standing:
 
 
 def standing(
-    amount: float, spent: float, lately: float, now: datetime, unpriced: int = 0, subject: str = ""
+    amount: float, spent: float, lately: float, now: datetime, ends: datetime, unpriced: int = 0, subject: str = ""
 ) -> Standing:
-    """`spent` since the start of the month, and `lately`: in the last `TREND`, which may include the previous month.
-    Without the latter, there is no forecast."""
+    """`spent` since the start of the month that `ends` then, and `lately`: in the last `TREND`, which may include the
+    previous month. Without the latter, there is no forecast."""
     rate = lately / TREND.total_seconds()
-    left = (month_end(now) - now).total_seconds()
+    left = (ends - now).total_seconds()
     over_at = None
     if spent < amount < spent + rate * left:
         over_at = now + timedelta(seconds=(amount - spent) / rate)
@@ -55,7 +54,3 @@ def standing(
 
 def month_begin(at: datetime) -> datetime:
     return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def month_end(at: datetime) -> datetime:
-    return month_begin(at) + timedelta(days=monthrange(at.year, at.month)[1])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
+import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
@@ -14,11 +17,13 @@ from typing import Any
 
 import nats.errors
 import orjson
+import psutil
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
-from adapters.jetstream import accounts, callout, nats_py
+from adapters.jetstream import accounts, callout, doors, nats_py
 from adapters.jetstream.callout import MOST_WRONG, WHO, Callout, Guesses, Keys
 from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.key_uses import JetStreamKeyUses
@@ -28,8 +33,12 @@ from domain.aggregate import new_id
 from domain.log import OUTCOMES
 from handlers.routes import ROUTES
 from ops.servers.embedded import HOST, EmbeddedNats
+from tests.adapters.jetstream import guesser
 from tests.handlers.access.test_may import account, an_app, key
 from tests.handlers.desk import Desk
+
+WITHIN_S = 3.0
+"""Time within which a right key is let in whatever others guess, in seconds."""
 
 EVERYTHING = ["app.manage", "chat", "dataset.edit", "dataset.query", "operate", "read"]
 
@@ -397,6 +406,75 @@ async def test_the_first_use_of_a_key_from_an_address_is_reported(bus: Bus, answ
     used = orjson.loads(found.data or b"")
     assert (used["actor"], used["address"], used["browser"].partition(" python")[0]) == (actor, HOST, "till 7")
     assert (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq == before + 1
+
+
+async def guessed(bus: Bus, count: int, at_once: int, patience_s: float, which: str) -> Counter[str]:
+    """Show wrong keys from another process; gives what became of the connections."""
+    arguments = (HOST, bus.server.port, count, at_once, patience_s, which)
+    command = (sys.executable, "-m", guesser.__name__, *map(str, arguments))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return Counter(json.loads(out))
+
+
+MANY, ONE = 8_000, 2_000
+"""Wrong keys from addresses that have each of them answered, and from one address."""
+
+
+@pytest.mark.long
+async def test_ten_thousand_wrong_keys_let_none_in_and_delay_no_right_one(
+    bus: Bus, answered: Callout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = text()
+    await key(bus.desk, good, permissions=EVERYTHING)
+    await (await bus.by_key(good)).close()
+    process, checks, took = psutil.Process(), Counter[str](), list[float]()
+
+    def counted(name: str, of: Any) -> None:
+        known = getattr(of, name)
+
+        def count(*arguments: Any) -> Any:
+            checks[name] += 1
+            return known(*arguments)
+
+        monkeypatch.setattr(of, name, count)
+
+    async def come_in(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            since = time.monotonic()
+            nc = await bus.by_key(good, connect_timeout=WITHIN_S)
+            took.append(time.monotonic() - since)
+            await nc.close()
+            await asyncio.sleep(0.2)
+
+    counted("_judge", answered)
+    counted("again", answered._registry)
+    gc.collect()
+    before, stop = process.memory_info().rss, asyncio.Event()
+    with capture_logs() as logged:
+        coming = asyncio.create_task(come_in(stop))
+        ends = await guessed(bus, MANY, 40, 10.0, "many")
+        ends += await guessed(bus, ONE, 100, 0.5, "one")
+        stop.set()
+        await coming
+    since = time.monotonic()
+    await (await bus.by_key(good, connect_timeout=WITHIN_S)).close()
+    took.append(time.monotonic() - since)
+    gc.collect()
+    grown = (process.memory_info().rss - before) / 2**20
+    assert ends.total() == MANY + ONE
+    assert ends["in"] == 0
+    assert ends["refused"] >= MANY
+    assert len(took) > 5
+    assert max(took) < WITHIN_S
+    assert checks["_judge"] <= 2 * (MANY + MOST_WRONG) + ONE + len(took)
+    assert checks["again"] <= MANY + 2 * MOST_WRONG
+    assert len(logged) < 20
+    assert grown < 48
+    reported = (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq
+    await answered._reports.flush()
+    assert (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq - reported <= doors.MOST + 1
 
 
 def test_guesses_are_counted_by_address_and_minute() -> None:

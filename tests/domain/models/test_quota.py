@@ -1,16 +1,36 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given as generated
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from domain.models.quota import MOST, TENANT, Definition, Quota, amount, bounds, of_side, shown, span, window
+from domain.models.quota import (
+    MOST,
+    TENANT,
+    Definition,
+    Quota,
+    amount,
+    bounds,
+    every,
+    of_side,
+    shown,
+    span,
+    time_zones,
+    window,
+)
 from tests.domain.scenario import NOW, given
+
+DAY = timedelta(days=1)
 
 
 def definition(**fields: object) -> Definition:
     known = {"scope": "tenant", "subject": "", "unit": "calls", "period": "day", "limit": 1000.0, "hard": True}
-    return Definition(**{**known, **fields})  # type: ignore[typeddict-item]
+    return Definition(**{**known, "time_zone": "UTC", "rolling": 0, **fields})  # type: ignore[typeddict-item]
 
 
 BUDGET = definition(unit="money", period="month", limit=50.0, hard=False)
@@ -85,10 +105,92 @@ def test_months_have_their_own_lengths() -> None:
 def test_a_quota_goes_on_counting_when_its_limit_changes() -> None:
     one, other = (window("tenant/q", definition(limit=limit), "", NOW) for limit in (1.0, 2.0))
     assert one.id == other.id
-    for another in (definition(unit="tokens"), definition(period="month"), definition(scope="app")):
+    for another in (
+        definition(unit="tokens"),
+        definition(period="month"),
+        definition(scope="app"),
+        definition(time_zone="Europe/London"),
+        definition(rolling=1),
+    ):
         assert window("tenant/q", another, "", NOW).id != one.id
     assert window("tenant/q", definition(), "", NOW + timedelta(days=1)).id != one.id
     assert window("tenant/q", definition(), "x", NOW).id != one.id
+
+
+@pytest.mark.parametrize(
+    ("zone", "period", "at", "begins", "hours"),
+    [
+        ("Europe/Berlin", "day", "2026-03-29T12:00+02:00", "2026-03-29T00:00+01:00", 23),
+        ("Europe/Berlin", "day", "2026-10-25T00:00+02:00", "2026-10-25T00:00+02:00", 25),
+        ("Europe/Berlin", "day", "2026-10-25T23:59:59+01:00", "2026-10-25T00:00+02:00", 25),
+        ("Europe/Berlin", "month", "2026-03-31T23:59+02:00", "2026-03-01T00:00+01:00", 31 * 24 - 1),
+        ("Europe/Berlin", "hour", "2026-10-25T02:30+02:00", "2026-10-25T02:00+02:00", 1),
+        ("Europe/Berlin", "hour", "2026-10-25T02:30+01:00", "2026-10-25T02:00+01:00", 1),
+        ("Asia/Kolkata", "hour", "2026-05-04T12:10+05:30", "2026-05-04T12:00+05:30", 1),
+        ("Asia/Kolkata", "minute", "2026-05-04T12:10:59+05:30", "2026-05-04T12:10+05:30", 1 / 60),
+        # Clocks are changed by half an hour, in the middle of one, at midnight, shortly after it; or by a day.
+        ("Australia/Lord_Howe", "hour", "2026-04-05T01:45+11:00", "2026-04-05T01:00+11:00", 1),
+        ("Australia/Lord_Howe", "hour", "2026-04-05T01:45+10:30", "2026-04-05T01:30+10:30", 0.5),
+        ("Australia/Lord_Howe", "hour", "2026-10-04T02:40+11:00", "2026-10-04T02:30+11:00", 0.5),
+        ("Pacific/Chatham", "hour", "2026-09-27T02:30+12:45", "2026-09-27T02:00+12:45", 0.75),
+        ("America/Santiago", "day", "2026-09-06T12:00-03:00", "2026-09-06T01:00-03:00", 23),
+        ("America/Santiago", "day", "2026-04-04T23:30-04:00", "2026-04-04T00:00-03:00", 25),
+        ("America/Havana", "day", "2026-11-01T00:30-05:00", "2026-11-01T00:00-04:00", 25),
+        ("America/St_Johns", "day", "2010-11-06T23:30-03:30", "2010-11-07T00:00-02:30", 25),
+        ("Pacific/Apia", "day", "2011-12-31T00:00+14:00", "2011-12-31T00:00+14:00", 24),
+        ("Pacific/Apia", "day", "2011-12-29T23:00-10:00", "2011-12-29T00:00-10:00", 24),
+        ("Pacific/Apia", "month", "2011-12-31T12:00+14:00", "2011-12-01T00:00-10:00", 30 * 24),
+    ],
+)
+def test_a_window_begins_and_ends_in_its_time_zone(zone: str, period: str, at: str, begins: str, hours: float) -> None:
+    found = span(period, datetime.fromisoformat(at), zone)
+    assert found == (datetime.fromisoformat(begins), datetime.fromisoformat(begins) + timedelta(hours=hours))
+    assert {each.tzinfo for each in found} == {UTC}
+
+
+@settings(max_examples=500, deadline=None)
+@generated(
+    st.sampled_from(sorted(time_zones())),
+    st.sampled_from(["minute", "hour", "day", "month"]),
+    st.datetimes(datetime(1990, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC)),
+)
+def test_every_time_is_in_one_window_of_its_time_zone(zone: str, period: str, at: datetime) -> None:
+    begins, ends = span(period, at, zone)
+    assert begins <= at < ends
+    assert span(period, begins, zone) == span(period, ends - timedelta(microseconds=1), zone) == (begins, ends)
+    assert span(period, ends, zone)[0] == ends
+    assert span(period, begins - timedelta(microseconds=1), zone)[1] == begins
+    days = {"minute": 1 / 1440, "hour": 1 / 24, "day": 1.05, "month": 31.05}
+    assert ends - begins <= timedelta(days=days[period])
+    local = begins.astimezone(ZoneInfo(zone))
+    if period == "month":
+        assert local.day <= 2
+    if period in ("day", "month"):
+        assert local.hour <= 1
+    if period == "hour":
+        assert at.astimezone(ZoneInfo(zone)).hour == local.hour
+
+
+def test_a_rolling_window_ends_now_and_is_always_the_same() -> None:
+    one, other = (window("tenant/q", definition(period="hour", rolling=24), "", NOW + n * DAY) for n in (0, 9))
+    assert (one.begins, one.ends) == (NOW - DAY, NOW)
+    assert one.id == other.id != window("tenant/q", definition(period="day", rolling=1), "", NOW).id
+
+
+def test_windows_are_named_for_people() -> None:
+    assert [
+        every("hour", "UTC", 0),
+        every("day", "Europe/Berlin", 0),
+        every("hour", "UTC", 24),
+        every("day", "UTC", 1),
+    ] == ["an hour", "a day in Europe/Berlin", "in any 24 hours", "in any day"]
+
+
+def test_a_quota_of_an_earlier_version_is_of_the_calendar_in_utc() -> None:
+    old = {name: value for name, value in definition().items() if name not in ("time_zone", "rolling")}
+    state: dict[str, Any] = {"quotas": {"calls": old}}
+    Quota.upcast_v1_v2(state)
+    assert state == {"quotas": {"calls": definition()}}
 
 
 def test_the_quotas_that_hold_are_those_of_each_and_of_this_subject() -> None:

@@ -46,7 +46,7 @@ NO_WORDS = {
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "message.moderated.verdicts": "kinds of filters, names of inputs, numbers of sentences, codes",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
-    " quota.*.scope quota.*.unit quota.*.period": "one of a few values",
+    " quota.*.scope quota.*.unit quota.*.period quota.*.time_zone": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
     "tag.*": "the tenant's names, and ids",

@@ -11,7 +11,9 @@ from handlers.ports.quotas import Spent
 from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryQuotas
 
-SOFT = Definition(scope="app", subject="", unit="money", period="month", limit=5.0, hard=False)
+SOFT = Definition(
+    scope="app", subject="", unit="money", period="month", limit=5.0, hard=False, time_zone="UTC", rolling=0
+)
 
 
 async def test_each_step_is_recorded_once_with_the_amount_that_reached_it(memory: Memory, tenant: str) -> None:

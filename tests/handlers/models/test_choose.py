@@ -17,7 +17,8 @@ from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.cause import Cause
 from handlers.models.choose import MOST_TRIES, TRIES, Choose, Known
-from handlers.models.model_calls import Chat
+from handlers.models.grants import Grants
+from handlers.models.model_calls import Chat, ModelCalls
 from handlers.models.prompt import Record, likely
 from handlers.models.rates import Rate
 from handlers.ports.models import Access, ChatMessage, ChatModel, ChatRequest, Delta, ModelError, Rest, Tool
@@ -131,7 +132,8 @@ class Lab:
         before: str | None = None
         for number in range(1, chat.number + 1):
             id = chat.cause.call("chat", number=number)
-            requested, ended = await self.desk.events("model_call", id)
+            events = await self.desk.events("model_call", id)
+            requested, ended = (each for each in events if not isinstance(each, ModelCall.Reserved | ModelCall.Charged))
             assert isinstance(requested, ModelCall.Requested)
             after = requested.route and requested.route["after"]
             assert (after["call"] if after else None) == before
@@ -325,6 +327,94 @@ async def test_tries_of_all_models_end(lab: Lab) -> None:
     with pytest.raises(ModelError):
         await lab.ask()
     assert sum(server.calls for server in servers) == MOST_TRIES
+
+
+async def reach(lab: Lab, scope: str, subject: str = "", **fields: Any) -> None:
+    """A quota of no calls."""
+    known = {"name": f"no-{scope}", "unit": "calls", "period": "day", "limit": 0}
+    await lab.desk.done("quota.set", **known, scope=scope, subject=subject, **fields)
+
+
+@pytest.mark.parametrize(("scope", "subject"), [("provider", "lab"), ("model", "small")])
+async def test_a_quota_of_a_provider_or_model_that_is_reached_leads_to_another(
+    lab: Lab, scope: str, subject: str
+) -> None:
+    first, key = lab.add("lab/small"), lab.add("lab/small", key="b")
+    other = lab.add("lab/large") if scope == "provider" else lab.add("cloud/small")
+    last = lab.add("cloud/large")
+    await lab.route(["lab/small"], [other.server], ["cloud/large"])
+    await reach(lab, scope, subject)
+    chat = await lab.ask()
+    assert chat.said == "cloud/large"
+    tries = await lab.tries(chat)
+    assert [code for _, code in tries] == ["quota_exceeded", "answered"]
+    assert [server.calls for server in (first, key, other, last)] == [0, 0, 0, 1]
+    refused, _ = await lab.desk.events("model_call", chat.cause.call("chat", number=1))
+    assert isinstance(refused, ModelCall.Requested)
+    assert refused.request["messages"] == []
+
+
+async def test_where_the_quotas_of_all_models_are_reached_the_error_names_each(lab: Lab) -> None:
+    lab.add("lab/small")
+    lab.add("cloud/small")
+    await lab.route(["lab/small"], ["cloud/small"])
+    await reach(lab, "provider")
+    with pytest.raises(ModelError, match=r"lab/small: quota_exceeded; cloud/small: quota_exceeded") as caught:
+        await lab.ask()
+    assert caught.value.code == "no_model"
+
+
+@pytest.mark.parametrize("scope", ["tenant", "key"])
+async def test_a_quota_that_holds_for_all_models_stops_the_call(lab: Lab, scope: str) -> None:
+    one, other = lab.add("lab/small", DOWN), lab.add("cloud/small")
+    await lab.route(["lab/small"], ["cloud/small"], reactions={"quota_exceeded": "next"})
+    await lab.desk.done("quota.set", name="one", unit="calls", period="day", limit=1, scope=scope)
+    with pytest.raises(ModelError, match="1 call a day") as caught:
+        await lab.ask()
+    assert (caught.value.code, one.calls, other.calls) == ("quota_exceeded", 1, 0)
+
+
+async def test_a_route_may_stop_at_a_quota_of_a_model(lab: Lab) -> None:
+    lab.add("lab/small")
+    other = lab.add("cloud/small")
+    await lab.route(["lab/small"], ["cloud/small"], reactions={"quota_exceeded": "stop"})
+    await reach(lab, "provider", "lab")
+    with pytest.raises(ModelError, match="tenant/no-provider is 0 calls") as caught:
+        await lab.ask()
+    assert (caught.value.code, other.calls) == ("quota_exceeded", 0)
+
+
+async def test_without_a_route_a_quota_of_the_model_stops_the_call(lab: Lab) -> None:
+    one, key = lab.add("lab/small"), lab.add("lab/small", key="b")
+    await reach(lab, "model", "small")
+    with pytest.raises(ModelError, match="0 calls") as caught:
+        await lab.ask("lab/small")
+    assert (caught.value.code, one.calls, key.calls) == ("quota_exceeded", 0, 0)
+
+
+async def test_a_model_without_a_price_leads_to_one_that_has_it_where_a_quota_of_money_holds(lab: Lab) -> None:
+    lab.desk.grants = Grants(lab.desk.repository, lambda _, server, *rest: 0.1 if server == "cloud/small" else None)
+    lab.desk.calls = ModelCalls(lab.desk.repository, lab.desk.quota, lab.desk.grants)
+    one = lab.add("lab/small")
+    lab.add("cloud/small")
+    await lab.route(["lab/small"], ["cloud/small"])
+    await lab.desk.done("quota.set", name="money", unit="money", period="day", limit=5)
+    chat = await lab.ask()
+    assert await lab.tries(chat) == [("lab/small", "unpriced"), ("cloud/small", "answered")]
+    assert one.calls == 0
+    await lab.desk.grants.close()
+
+
+async def test_a_question_for_a_route_is_not_refused_by_the_quota_of_one_model(lab: Lab) -> None:
+    lab.add("lab/small")
+    await lab.route(["lab/small"])
+    app = await lab.desk.done("app.create", name="Guide")
+    await lab.desk.done("app.configure", app=app, model={"route": "fast"})
+    await reach(lab, "provider")
+    assert (await lab.desk.send("message.send", app=app, query="?")).status == "accepted"
+    await lab.desk.done("quota.remove", quota="no-provider")
+    await reach(lab, "app")
+    assert (await lab.desk.send("message.send", app=app, query="?")).code == "quota_exceeded"
 
 
 async def test_a_call_goes_by_weight(lab: Lab) -> None:

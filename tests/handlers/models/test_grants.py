@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from domain.aggregate import Event, new_id
 from domain.log import EVENTS, Metadata
 from domain.models.model_call import ModelCall
+from domain.models.quota import Definition, window
 from domain.models.quota_window import QuotaWindow
 from handlers.cause import Cause
 from handlers.models.grants import Grants
@@ -222,6 +224,74 @@ async def test_several_quotas_hold_at_once_and_each_app_has_a_window(worker: Wor
             "tenant/each": 2,
         }:
             await asyncio.sleep(0.02)
+
+
+async def test_a_rolling_quota_is_free_again_bit_by_bit(worker: Worker, desk: Desk) -> None:
+    await desk.done("quota.set", name="rate", unit="calls", period="minute", rolling=1, limit=3)
+    earlier = datetime.now(UTC) - timedelta(seconds=57)
+    of: Definition = {
+        "scope": "tenant",
+        "subject": "",
+        "unit": "calls",
+        "period": "minute",
+        "limit": 3.0,
+        "hard": True,
+        "time_zone": "UTC",
+        "rolling": 1,
+    }
+    known = window("tenant/rate", of, "", earlier)
+
+    def use_two(it: QuotaWindow | None) -> QuotaWindow:
+        it = it or QuotaWindow.open(earlier, known)
+        it.grant(earlier, "a", 2, 2, 3, earlier)
+        it.settle(earlier, "a", 2)
+        return it
+
+    metadata = Metadata(new_id(), desk.tenant, known.id, actor="quota")
+    await desk.repository.change(QuotaWindow, known.id, metadata, use_two)
+    await worker.ask(Model())
+    with pytest.raises(ModelError, match=r"3 calls in any minute for the tenant.*\. Some is free again at") as caught:
+        await worker.ask(Model())
+    assert caught.value.code == "quota_exceeded"
+    refused = await desk.send("dataset.test", datasets=[await desk.done("dataset.create", name="Rules")], query="?")
+    assert refused.code == "quota_exceeded"
+    assert (refused.details["rolling"], refused.details["period"]) == (1, "minute")
+    retry_after_s = refused.details["retry_after_s"]
+    assert isinstance(retry_after_s, int)
+    assert 1 <= retry_after_s <= 4
+    await asyncio.sleep(retry_after_s)
+    await worker.ask(Model())
+    await worker.ask(Model())
+    with pytest.raises(ModelError, match="all of it is used"):
+        await worker.ask(Model())
+    await worker.grants.close()
+    assert (await settled(desk)).used == 5
+
+
+async def test_a_lease_of_a_rolling_window_is_closed_after_a_step(desk: Desk) -> None:
+    await desk.done("quota.set", name="rate", unit="calls", period="minute", rolling=1, limit=1000)
+    worker, model = Worker(desk, idle_s=0.5), Model()
+    model.go.clear()
+    asking = [asyncio.create_task(worker.ask(model))]
+    await model.begun.wait()
+    await asyncio.sleep(1.2)
+    asking.append(asyncio.create_task(worker.ask(model)))
+    while model.sent < 2:
+        await asyncio.sleep(0.01)
+    [of] = await windows(desk)
+    assert len(of.leases) == 2
+    model.go.set()
+    await asyncio.gather(*asking)
+    assert (await settled(desk)).used == 2
+
+
+async def test_a_quota_counts_in_the_days_of_its_time_zone(worker: Worker, desk: Desk) -> None:
+    await desk.done("quota.set", name="day", unit="calls", period="day", time_zone="Pacific/Auckland", limit=1)
+    await worker.ask(Model())
+    with pytest.raises(ModelError, match="1 call a day in Pacific/Auckland for the tenant: all of it is used"):
+        await worker.ask(Model())
+    begins = datetime.fromisoformat((await settled(desk)).begins).astimezone(ZoneInfo("Pacific/Auckland"))
+    assert (begins.hour, begins.date()) == (0, datetime.now(ZoneInfo("Pacific/Auckland")).date())
 
 
 async def test_money_is_reserved_at_its_most_and_charged_by_the_price(worker: Worker, desk: Desk) -> None:
@@ -463,6 +533,13 @@ async def test_a_user_is_not_named_in_the_log(desk: Desk) -> None:
     [
         ({"unit": "letters"}, "unit"),
         ({"period": "rolling"}, "period"),
+        ({"period": "month", "rolling": 2}, "period"),
+        ({"rolling": 367}, "rolling"),
+        ({"rolling": -1}, "rolling"),
+        ({"rolling": 7, "time_zone": "Europe/Berlin"}, "time_zone"),
+        ({"time_zone": "Europe/Nowhere"}, "time_zone"),
+        ({"time_zone": "localtime"}, "time_zone"),
+        ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"limit": -1}, "limit"),
         ({"limit": 1.5}, "limit"),
         ({"unit": "money", "limit": 1e10}, "limit"),

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import rejection
-from adapters.postgres.quotas import spending
+from adapters.postgres.quotas import ALERTS, CURRENT, spending
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
 from adapters.web.viewer.changes import fields, seen, text
@@ -25,6 +25,7 @@ from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.sheet import line
 from adapters.web.viewer.visitor import visitor
+from domain.models.quota import UTC_ZONE, every
 from domain.models.quota import span as window_span
 
 BY: Mapping[str, tuple[str, str]] = {
@@ -71,11 +72,11 @@ SELECT c.provider, c.model, count(*) AS calls, sum(c.prompt_tokens)::bigint AS p
 """
 
 _QUOTAS = """
-SELECT q.id, q.set_by, q.name, q.scope, q.subject, q.unit, q.period, q.most, q.hard,
+SELECT q.id, q.set_by, q.name, q.scope, q.subject, q.unit, q.period, q.time_zone, q.rolling, q.most, q.hard,
     coalesce((
-        SELECT jsonb_agg(DISTINCT alert -> 'percent')
-        FROM headrace.quota_windows w, jsonb_array_elements(w.alerts) alert
-        WHERE w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.begins_at <= now() AND w.ends_at > now()
+        SELECT jsonb_agg(DISTINCT alerted.percent)
+        FROM headrace.quota_windows w, LATERAL (SELECT alert -> 'percent' AS percent {alerts}) alerted
+        WHERE w.tenant_id = q.tenant_id AND w.quota_id = q.id AND {current}
     ), '[]') AS alerts
 FROM headrace.quotas q WHERE q.tenant_id = %(tenant)s ORDER BY q.name, q.set_by LIMIT {limit}
 """
@@ -146,7 +147,7 @@ async def quotas(backend: Backend, of: str, now: datetime) -> list[tuple[Row, St
     async def spent(quota: Row) -> tuple[Row, Standing]:
         named = quota["scope"] == "tenant" or bool(quota["subject"])
         statement = _MOST.format(spending=spending(quota["scope"], quota["unit"], named=named))
-        begins, _ = window_span(quota["period"], now)
+        begins, ends = window_span(quota["period"], now, quota["time_zone"], quota["rolling"])
         values = {"tenant": of, "subject": quota["subject"], "begins": begins}
         row = await backend.row(statement, values) or {"used": 0, "unpriced": 0, "subject": ""}
         lately: Row | None = None
@@ -155,9 +156,10 @@ async def quotas(backend: Backend, of: str, now: datetime) -> list[tuple[Row, St
             lately = await backend.row(statement, {**values, **whose, "begins": now - TREND})
         unpriced = row["unpriced"] if quota["unit"] == "money" else 0
         recent = float(lately["used"]) if lately and lately["subject"] == row["subject"] else 0.0
-        return quota, standing(quota["most"], float(row["used"]), recent, now, unpriced, row["subject"])
+        return quota, standing(quota["most"], float(row["used"]), recent, now, ends, unpriced, row["subject"])
 
-    return await asyncio.gather(*map(spent, await backend.rows(_QUOTAS.format(limit=GROUPS), {"tenant": of})))
+    statement = _QUOTAS.format(limit=GROUPS, alerts=ALERTS, current=CURRENT)
+    return await asyncio.gather(*map(spent, await backend.rows(statement, {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
@@ -196,6 +198,7 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
         "chart": stacked([(_title(day, values), values) for day, values in days]),
         "most": max((sum(values.values()) for _, values in found.days), default=0.0),
         "quotas": set_up,
+        "every": every,
         "named": {**apps, **users},
         "wrong": wrong,
         "said": said or {},
@@ -245,15 +248,21 @@ def table(found: Costs, form: str, *, raw: bool) -> Response:
     return Response(body, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
+FIELDS = ("name", "scope", "subject", "unit", "period", "time_zone", "rolling", "limit", "hard")
+
+
 async def set_quota(request: Request) -> Response:
     form = await fields(request)
-    said = {name: text(form, name) for name in ("name", "scope", "subject", "unit", "period", "limit", "hard")}
+    said = {name: text(form, name) for name in FIELDS}
     try:
         limit = float(said["limit"].removeprefix("$").replace(",", ""))
     except ValueError:
         return await show(request, "limit: must be a number.", said)
+    if not (said["rolling"] or "0").isdecimal():
+        return await show(request, "rolling: must be a whole number.", said)
     subject = "" if said["scope"] == "tenant" else said["subject"]
-    payload = {**said, "subject": subject, "limit": limit, "hard": said["hard"] == "hard"}
+    payload: Row = {**said, "subject": subject, "limit": limit, "hard": said["hard"] == "hard"}
+    payload |= {"time_zone": said["time_zone"] or UTC_ZONE, "rolling": int(said["rolling"] or 0)}
     return await _changed(request, "quota.set", payload, said)
 
 

@@ -82,21 +82,30 @@ async def test_a_budget_is_there_with_what_is_spent_of_it(metrics: Metrics, modu
     async with await psycopg.AsyncConnection.connect(module_database_url, autocommit=True) as connection:
         await connection.execute(
             """
-            INSERT INTO headrace.quotas (tenant_id, id, set_by, name, scope, subject, unit, period, most, hard,
-                log_position, created_at, updated_at)
-            VALUES ('t', 'tenant/all', 'tenant', 'all', 'tenant', '', 'money', 'month', 10, false, 1, now(), now()),
-                ('t', 'tenant/small', 'tenant', 'small', 'model', 'm', 'money', 'month', 2, false, 1, now(), now());
-            INSERT INTO headrace.quota_windows (tenant_id, id, quota_id, scope, subject, unit, period, begins_at,
-                ends_at, granted, used, leases, alerts, log_position, created_at, updated_at)
-            VALUES ('t', 'w', 'tenant/small', 'model', 'm', 'money', 'month', now() - interval '1 h',
-                now() + interval '1 h', 0, 0, '{}', '[{"percent": 50}, {"percent": 80}]', 1, now(), now())
+            INSERT INTO headrace.quotas (tenant_id, id, set_by, name, scope, subject, unit, period, time_zone, rolling,
+                most, hard, log_position, created_at, updated_at)
+            VALUES ('t', 'tenant/all', 'tenant', 'all', 'tenant', '', 'money', 'month', 'UTC', 0, 10, false, 1, now(),
+                now()),
+                ('t', 'tenant/small', 'tenant', 'small', 'model', 'm', 'money', 'month', 'UTC', 0, 2, false, 1, now(),
+                now());
+            INSERT INTO headrace.quota_windows (tenant_id, id, quota_id, scope, subject, unit, period, time_zone,
+                rolling, begins_at, ends_at, granted, used, parts, leases, alerts, log_position, created_at, updated_at)
+            SELECT 't', quota, 'tenant/' || quota, 'model', 'm', 'calls', period, 'UTC', rolling,
+                now() - interval '2 h', ends, 0, 0, '{}', '{}', jsonb_build_array(
+                    jsonb_build_object('percent', 50, 'at', now() - interval '3 minutes'),
+                    jsonb_build_object('percent', 80, 'at', now() - interval '61 minutes')
+                ), 1, now(), now()
+            FROM (VALUES ('small', 'month', 0, now() + interval '1 h'), ('rolls', 'hour', 1, NULL),
+                ('quiet', 'minute', 2, NULL), ('past', 'hour', 0, now() - interval '1 h')
+            ) w (quota, period, rolling, ends)
             """
         )
     found = await figures(metrics)
     assert found["headrace_budget_usd", "all", "t"] == 10
     assert found["headrace_budget_used_usd", "all", "t"] == 0
     assert found["headrace_budget_usd", "small", "t"] == 2
-    assert found["headrace_quota_alerted_percent", "tenant/small", "m", "t"] == 80
+    alerted = {key[1]: found[key] for key in found if key[0] == "headrace_quota_alerted_percent"}
+    assert alerted == {"tenant/small": 80, "tenant/rolls": 50}
 
 
 async def test_the_viewer_serves_it_to_those_who_have_the_token(metrics: Metrics, backend: Backend) -> None:

@@ -12,6 +12,7 @@ from adapters.web.viewer.guesses import (
     LONGEST_IN_ALL_S,
     LONGEST_OF_ACCOUNT_S,
     LONGEST_S,
+    OPEN_IN_ALL,
     Guesses,
 )
 
@@ -95,6 +96,18 @@ def test_one_password_of_an_address_is_checked_at_a_time() -> None:
         assert found.wait("192.0.2.1") == 1
         assert not found.wait("192.0.2.2", "ada@example.com")
     assert not found.wait("192.0.2.1", "ada@example.com")
+
+
+def test_guesses_of_strangers_at_once_leave_places_to_others() -> None:
+    found = Guesses(Clock())
+    found.succeeded("10.9.9.9", "ada@example.com")
+    with ExitStack() as stack:
+        for number in range(OPEN_IN_ALL):
+            assert found.wait(f"10.0.0.{number}", f"user{number}") == 0
+            stack.enter_context(found.trying(f"10.0.0.{number}", f"user{number}"))
+        assert found.wait("10.1.1.1", "bo@example.com") == 1
+        assert found.wait("10.9.9.9", "ada@example.com") == 0
+    assert found.wait("10.1.1.1", "bo@example.com") == 0
 
 
 def test_many_guesses_at_once_with_an_account_gain_nothing() -> None:

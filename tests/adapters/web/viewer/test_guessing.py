@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from statistics import median
 from time import perf_counter
 
 import httpx2
+import psutil
 import pytest
 from argon2 import PasswordHasher
 from starlette.requests import HTTPConnection
@@ -20,10 +22,13 @@ from adapters.privacy import passwords
 from adapters.web.viewer import access, guesses, sender
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer import guesser
-from tests.adapters.web.viewer.site import Site, serving
+from tests.adapters.web.viewer.site import PASSWORD, Site, serving
 
 EMAIL = "ada@example.com"
 GUESSES = 5000
+MEMORY = 64 * 2**20
+"""Bytes that may be kept after all guesses."""
+
 CHEAP = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
 
 
@@ -132,3 +137,61 @@ async def test_many_addresses_and_accounts_at_once(site: Site, monkeypatch: pyte
     began = perf_counter()
     await site.sign_in(other, **{"X-From": "192.0.2.1"})
     assert perf_counter() - began < 3
+
+
+WITHIN_S = 10.0
+"""Time within which a right password from a known address signs in whatever others guess, in seconds: one on a quiet
+machine."""
+
+
+@pytest.mark.long
+async def test_ten_thousand_wrong_passwords_sign_no_one_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half are for one account from one address, half for as many accounts from as many addresses."""
+    email = "cy@example.com"
+    await site.account(email, "Cy")
+    await site.sign_in(email, **{"X-From": "203.0.113.9"})
+    hasher = Counted(passwords.HASHER)
+    monkeypatch.setattr(passwords, "HASHER", hasher)
+    process, took, stop = psutil.Process(), list[float](), asyncio.Event()
+    gc.collect()
+    before = highest = process.memory_info().rss
+    began = perf_counter()
+
+    async def come_in() -> None:
+        while not stop.is_set():
+            since = perf_counter()
+            await site.sign_in(email, **{"X-From": "203.0.113.9"})
+            took.append(perf_counter() - since)
+            await asyncio.sleep(1)
+
+    async def watch() -> None:
+        nonlocal highest
+        while not stop.is_set():
+            highest = max(highest, process.memory_info().rss)
+            await asyncio.sleep(0.05)
+
+    with capture_logs() as logged:
+        watching = [asyncio.create_task(come_in()), asyncio.create_task(watch())]
+        statuses = sum(
+            await asyncio.gather(guessed(site, GUESSES, 20, "one"), guessed(site, GUESSES, 50, "many")), Counter[int]()
+        )
+        stop.set()
+        await asyncio.gather(*watching)
+    seconds = perf_counter() - began
+    gc.collect()
+    kept = process.memory_info().rss - before
+    assert statuses.total() == 2 * GUESSES
+    assert set(statuses) <= {403, 429, 503}
+    own = len(took)
+    pauses = seconds / guesses.LONGEST_IN_ALL_S
+    most = guesses.FREE_IN_ALL + passwords.AT_ONCE + passwords.WAITING + 2 * (guesses.FREE + pauses)
+    assert hasher.checks - own <= most
+    assert max(took) < WITHIN_S
+    assert highest - before < passwords.AT_ONCE * 64 * 2**20 + MEMORY
+    assert kept < MEMORY
+    assert len([each for each in logged if each["log_level"] != "info"]) <= 2 + seconds / guesses.LOGGED_S
+    # From an address that is not known, a right password has to wait for the pause that all together have.
+    browser = site.browser(**{"X-From": "203.0.113.77"})
+    async with asyncio.timeout(guesses.LONGEST_IN_ALL_S + WITHIN_S):
+        while (await browser.post("/login", data={"email": email, "password": PASSWORD})).status_code != 303:
+            await asyncio.sleep(0.5)

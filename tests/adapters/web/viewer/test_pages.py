@@ -193,6 +193,10 @@ async def test_quotas_are_set_changed_and_removed_by_commands(sample: Sample) ->
     await site.post("/costs/quotas", **quota | {"limit": "$12"})
     [found] = (await site.json("/costs"))["quotas"]
     assert (found["most"], found["hard"], found["state"]) == (12, False, "within")
+    page = await site.post("/costs/quotas", **quota | {"limit": "3", "period": "hour", "rolling": "24"})
+    assert " in any 24 hours" in text_of(page.text)
+    page = await site.post("/costs/quotas", **quota | {"limit": "3", "period": "day", "time_zone": "Europe/Berlin"})
+    assert " a day in Europe/Berlin" in text_of(page.text)
     await site.post("/costs/quotas/mini/remove")
     assert (await site.json("/costs"))["quotas"] == []
     named = await site.wiring.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.quota.tenant")
@@ -208,6 +212,8 @@ async def test_quotas_are_set_changed_and_removed_by_commands(sample: Sample) ->
         ({"name": EVIL}, "name"),
         ({"scope": "app", "subject": EVIL}, "subject"),
         ({"period": "year"}, "period"),
+        ({"rolling": "-1"}, "rolling"),
+        ({"time_zone": "Nowhere"}, "time_zone"),
     ],
 )
 async def test_a_quota_that_breaks_a_rule_comes_back_with_it(sample: Sample, form: dict[str, str], said: str) -> None:
