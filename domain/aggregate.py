@@ -79,6 +79,8 @@ class Event(CanMutateAggregate[str], metaclass=_MetaEvent):
     TOPIC: ClassVar[str]
     PERSONAL: ClassVar[frozenset[str]] = frozenset()
     """Fields with words of a person, or of a model to one: empty once the person is erased."""
+    PACKED: ClassVar[frozenset[str]] = frozenset()
+    """Fields with long lists, which are compressed where they are stored."""
     class_version: ClassVar[int] = 1
 
     originator_id: str

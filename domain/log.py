@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha1
 from typing import Literal, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -156,7 +157,14 @@ Recorded = Commit | Verdict | Quarantined
 
 def commit_id(cause: str, aggregate: str) -> str:
     """The id of the commit that `cause` has on an aggregate; a repeated commit is a duplicate."""
-    return str(uuid5(_uuid(cause), aggregate))
+    return derived_id(aggregate, _uuid(cause))
+
+
+def derived_id(text: str, within: UUID = NAMESPACE_OID) -> str:
+    """The UUIDv5 of a text in a namespace; `uuid5` takes twice as long."""
+    digest = sha1(within.bytes + text.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def _uuid(text: str) -> UUID:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Snapshot
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, EventStore, SavedSnapshot, Snapshots, Unavailable
+from handlers.ports.log import Conflict, Ends, EventStore, SavedSnapshot, Snapshots, Unavailable
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -51,6 +51,8 @@ class Loaded(Generic[A]):
     since_snapshot: int = 0
     person: str | None = None
     """The data subject: that of the first commit that has one holds for all that follow."""
+    through: int = 0
+    """The sequence of EVENTS up to which no other commit followed."""
 
     def copy(self) -> Loaded[A]:
         return dataclasses.replace(self, aggregate=deepcopy(self.aggregate), commits=dict(self.commits))
@@ -197,13 +199,17 @@ class Repository:
         known: dict[Subject, Loaded[A]] = {
             subject: loaded for subject in subjects if (loaded := self._known.get(subject))
         }
-        ends = await self._store.ends(list(known)) if known else {}
+        after = min((max(loaded.sequence, loaded.through) for loaded in known.values()), default=0)
+        ends, through = await self._store.ends(list(known), after=after) if known else Ends({}, 0)
 
         async def current(subject: Subject) -> Loaded[A]:
-            if subject in known and known[subject].sequence == ends.get(subject):
-                return known[subject]
+            if loaded := known.get(subject):
+                end = ends.get(subject, loaded.sequence if loaded.sequence <= through else 0)
+                if end == loaded.sequence:
+                    loaded.through = max(loaded.through, through)
+                    return loaded
             self._known.pop(subject, None)
-            loaded: Loaded[A] = await self._load(kind, subject, certain=True)
+            loaded = await self._load(kind, subject, certain=True)
             if loaded.aggregate is not None and loaded.person is None:
                 self._known[subject] = loaded
                 if len(self._known) > READ:

@@ -69,7 +69,9 @@ class LiveFrame(BaseModel):
     ]
     hits: int | None = Field(None, description="retrieved: number of segments")
     index: int | None = Field(None, description="token, audio: its number from 0, a gap is a loss")
-    text: str | None = Field(None, description="token: the text to append; transcribed: the whole text")
+    text: str | None = Field(
+        None, description="token: the text to append, of one or more tokens; transcribed: the whole text"
+    )
     attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
     answer: str | None = Field(
         None, description="answered: the whole text; replaced: the text so far; stopped: the part shown"
@@ -156,6 +158,10 @@ def event_model(event: type[Event]) -> type[BaseModel]:
         "state": (create_model(f"{title}State", **state), ...),
         "blobs": (list[str], Field([], description=_BLOBS)),
     }
+    if event.PACKED:
+        names = ", ".join(sorted(event.PACKED))
+        description = f"What is empty in the state of {names}: in base64 a zlib stream of a JSON object"
+        whole["packed"] = (str, Field("", description=description))
     if event.PERSONAL:
         names = ", ".join(sorted(event.PERSONAL))
         description = f"Of a person's event: what is empty in the state of {names}, under the person's key"

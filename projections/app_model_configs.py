@@ -8,8 +8,8 @@ from sqlalchemy import Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.chat.app import App, features
-from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, optional, required
+from domain.log import Recorded, derived_id
+from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(

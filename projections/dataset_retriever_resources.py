@@ -7,8 +7,8 @@ from sqlalchemy import Double, Integer, Text
 from domain.access.end_user import EndUser
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from domain.log import Recorded, derived_id
+from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of, messages
 

@@ -10,9 +10,9 @@ from domain.access.actor import OPERATOR, VIEWER
 from domain.access.end_user import EndUser
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
+from domain.log import Recorded, derived_id
 from projections.apps import apps
-from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row
 
 TYPES = {OPERATOR: "debugger", VIEWER: "debugger"}

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, optional, required
+from domain.log import Recorded, derived_id
+from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of, messages
 

@@ -6,9 +6,9 @@ from sqlalchemy import Text
 
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
+from domain.log import Recorded, derived_id
 from projections.conversations import conversations
-from projections.engine.columns import Id, Time, derived_id, key, required
+from projections.engine.columns import Id, Time, key, required
 from projections.engine.read_model import ReadModel, Row, originator
 
 pinned_conversations = ReadModel(

@@ -6,8 +6,8 @@ from sqlalchemy import Text
 
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, required
+from domain.log import Recorded, derived_id
+from projections.engine.columns import Id, Time, key, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of, messages
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Text
 
 from domain.chat.app import App
-from domain.log import Recorded
+from domain.log import Recorded, derived_id
 from projections.apps import icon_columns
-from projections.engine.columns import Id, Time, derived_id, key, optional, required
+from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 
 sites = ReadModel(

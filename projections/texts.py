@@ -7,9 +7,9 @@ from sqlalchemy import BigInteger, Text
 from domain.access.end_user import EndUser
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
-from domain.log import Recorded
+from domain.log import Recorded, derived_id
 from domain.models.passage import Passage
-from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row
 from projections.messages import message_of
 from projections.model_calls import model_calls

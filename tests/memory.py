@@ -33,7 +33,7 @@ from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, P
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
 from handlers.ports.counters import Counter
-from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
+from handlers.ports.log import Conflict, Ends, SavedSnapshot, TooLarge, Unavailable
 from handlers.ports.people import Erased
 from handlers.ports.quotas import ExpiredLease, Spent
 from handlers.ports.sql_roles import NotAllowed, Role
@@ -124,9 +124,10 @@ class MemoryEventStore:
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await MemoryEventStore.load(self, subject, after=after)
 
-    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
+    async def ends(self, subjects: Sequence[Subject], *, after: int = 0) -> Ends:
         await self._memory.answers()
-        return {subject: end for subject in subjects if (end := self._events.last(str(subject))[0])}
+        ends = {subject: end for subject in subjects if (end := self._events.last(str(subject))[0]) > after}
+        return Ends(ends, len(self._events.messages))
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         await self._memory.answers()

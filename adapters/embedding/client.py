@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Any, Self
 import nats.errors
 import numpy as np
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from adapters.embedding.wire import IDENTITY, STATUS, TENANT, URGENT, TokenIds, pack
 from adapters.model_files import subject
@@ -57,6 +60,10 @@ class NatsEmbedder:
         self._dimension = dimension
         self._patience = patience
         self._silence = silence
+        self._inbox = nc.new_inbox()
+        self._tokens = itertools.count()
+        self._heard: dict[str, asyncio.Queue[Msg]] = {}
+        self._subscription: Subscription | None = None
         self._asking = asyncio.create_task(self._ask_who())
 
     @property
@@ -91,6 +98,9 @@ class NatsEmbedder:
     async def close(self) -> None:
         self._asking.cancel()
         await asyncio.wait([self._asking])
+        if self._subscription:
+            with suppress(nats.errors.Error):
+                await self._subscription.unsubscribe()
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,27 +139,32 @@ class NatsEmbedder:
 
     async def _ask(self, to: str, body: bytes, headers: dict[str, str]) -> tuple[dict[str, str], bytes]:
         """Send one request and return its answer, after the heartbeats. Raises: _Later."""
+        token = str(next(self._tokens))
+        heard = self._heard[token] = asyncio.Queue()
         try:
-            inbox = self._nc.new_inbox()
-            subscription = await self._nc.subscribe(inbox)
-            try:
-                await self._nc.publish(to, body, reply=inbox, headers=headers or None)
-                while True:
-                    message = await subscription.next_msg(timeout=self._silence)
-                    found = dict(message.headers or {})
-                    if found.get("Status") == "503":
-                        raise _Later(f"No embedding service answers on {self._subject}.")
-                    if found.get(STATUS) != "working":
-                        return found, message.data
-            finally:
-                with suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
+            if self._subscription is None:
+                self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._hear)
+            await self._nc.publish(to, body, reply=f"{self._inbox}.{token}", headers=headers or None)
+            while True:
+                async with asyncio.timeout(self._silence):
+                    message = await heard.get()
+                found = dict(message.headers or {})
+                if found.get("Status") == "503":
+                    raise _Later(f"No embedding service answers on {self._subject}.")
+                if found.get(STATUS) != "working":
+                    return found, message.data
         except TimeoutError:
             raise _Later(f"The embedding service on {self._subject} has fallen silent.") from None
         except nats.errors.MaxPayloadError:
             raise ValueError(f"The texts have {len(body):,} bytes of tokens, more than the bus takes.") from None
         except nats.errors.Error as error:
             raise _Later(f"The bus does not answer: {error}") from None
+        finally:
+            del self._heard[token]
+
+    async def _hear(self, message: Msg) -> None:
+        if heard := self._heard.get(message.subject.rpartition(".")[2]):
+            heard.put_nowait(message)
 
     async def _ask_who(self) -> None:
         """Request identity and dimension until they are known or the connection is closed."""

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from adapters.jetstream.nats_py import Raw, divert
+from adapters.jetstream.nats_py import Raw, divert, header_lines
 from handlers.ports.log import Unavailable
 
 _ASKED = 1000
@@ -66,9 +66,8 @@ class Place(NamedTuple):
 
 
 def headers(raw: bytes) -> dict[str, str]:
-    """Parse headers as NATS sends them, after a line with its version."""
-    lines = raw.decode(errors="replace").split("\r\n")
-    return {name: value.strip() for name, _, value in [line.partition(":") for line in lines[1:] if line]}
+    """Parse headers as NATS sends them, with the line of its version."""
+    return header_lines(raw.partition(b"\r\n")[2])
 
 
 async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -10,15 +12,17 @@ from hashlib import sha256
 from typing import Any, ClassVar, Protocol
 
 import orjson
-from eventsourcing.persistence import Mapper, Transcoder
 
 from domain.aggregate import Event, Snapshot
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Quarantined, Recorded, Subject, Verdict
 from domain.nouns import NOUNS
 from handlers.ports.log import Unavailable
 
-SCHEMA, WITH_BLOBS = "1", "2"
-"""Versions of the envelope: of commits, and of those with values that are blobs."""
+SCHEMA, WITH_BLOBS, COMPRESSED = "1", "2", "3"
+"""Versions of the envelope: of commits, of those with values that are blobs, and of those with compressed ones."""
+
+WORTH = 256
+"""Bytes of JSON from which it is compressed."""
 
 LARGE = 16 * 1024
 """Bytes of a value, in UTF-8, up to which it stays in its commit; a larger one becomes a blob."""
@@ -46,20 +50,6 @@ class MissingBlob(Unavailable):
 
     def __init__(self, tenant: str, digest: str) -> None:
         super().__init__(f"Blob {digest} of {tenant} is missing or was changed: restore it from the archive.")
-
-
-class _PlainState(Transcoder):
-    """Leaves the state a dict: a commit is encoded once, as a whole."""
-
-    def encode(self, obj: Any) -> Any:
-        return obj
-
-    def decode(self, data: Any) -> Any:
-        data["timestamp"] = datetime.fromisoformat(data["timestamp"])
-        return data
-
-
-_MAPPER: Mapper[str] = Mapper(_PlainState())
 
 
 @cache
@@ -135,15 +125,18 @@ def encode_commit(
     stored before the message; without `blobs`, they stay in the body. Raises: Unavailable when the cipher is needed
     and missing.
     """
-    stored = [_MAPPER.to_stored_event(event) for event in events]
-    body = [{"type": event.topic, "version": event.originator_version, "state": event.state} for event in stored]
+    body = [_encode_event(event) for event in events]
     large: dict[str, bytes] = {}
+    compressed = False
     if metadata.person:
         for event, fields in zip(events, body, strict=True):
             if event.PERSONAL:
                 cipher = cipher or NO_CIPHERS.get(metadata.tenant, metadata.person)
                 about = _about(metadata.tenant, metadata.person, metadata.id, fields)
-                _seal(fields, event.PERSONAL, cipher, about, metadata.tenant, None if blobs is None else large)
+                into = None if blobs is None else large
+                compressed |= _seal(fields, event.PERSONAL, cipher, about, metadata.tenant, into)
+    if blobs is not None:
+        compressed |= any([_pack(fields, event.PACKED) for event, fields in zip(events, body, strict=True)])
     data = orjson.dumps(body)
     if blobs is not None and len(data) > LARGE:
         for fields in body:
@@ -151,9 +144,20 @@ def encode_commit(
         data = orjson.dumps(body)
     if blobs is not None:
         blobs |= large
-    types = ",".join(event.topic for event in stored)
-    schema = WITH_BLOBS if large else SCHEMA
-    return data, {**headers(metadata), "Headrace-Types": types, "Headrace-Schema": schema}
+    types = ",".join(fields["type"] for fields in body)
+    schema = COMPRESSED if compressed else WITH_BLOBS if large else SCHEMA
+    found = {**headers(metadata), "Headrace-Types": types}
+    return data, found if schema == SCHEMA else {**found, "Headrace-Schema": schema}
+
+
+def _encode_event(event: Event) -> dict[str, Any]:
+    """As the library's mapper, in a third of the time; the state stays a dict, since a commit is encoded as a whole."""
+    state = dict(vars(event))
+    del state["originator_id"]
+    version = state.pop("originator_version")
+    if event.class_version > 1:
+        state["class_version"] = event.class_version
+    return {"type": event.TOPIC, "version": version, "state": state}
 
 
 def _about(tenant: str, person: str, commit: str, event: Mapping[str, Any]) -> str:
@@ -168,16 +172,34 @@ def _seal(
     about: str,
     tenant: str,
     large: dict[str, bytes] | None,
-) -> None:
-    """Move personal fields out of the state, and leave empty values of their types in their place."""
+) -> bool:
+    """Move personal fields out of the state, and leave empty values of their types in their place.
+
+    Return whether they are compressed.
+    """
     state = event["state"]
     secret = {name: state[name] for name in sorted(personal) if state[name]}
-    if secret:
-        event["state"] = state | {name: type(value)() for name, value in secret.items()}
-        plain = orjson.dumps(secret)
-        event["sealed"] = cipher.seal(about, plain)
-        if large is not None and len(event["sealed"]) > LARGE:
-            event["sealed"] = _reference(cipher.seal_blob(tenant, event["type"], plain), large)
+    if not secret:
+        return False
+    event["state"] = state | {name: type(value)() for name, value in secret.items()}
+    plain = orjson.dumps(secret)
+    if large is not None and len(plain) > LARGE:
+        event["sealed"] = _reference(cipher.seal_blob(tenant, event["type"], plain), large)
+        return False
+    compressed = len(plain) > WORTH and not cipher.erased
+    event["sealed"] = cipher.seal(about, zlib.compress(plain, 1) if compressed else plain)
+    return compressed
+
+
+def _pack(event: dict[str, Any], packed: frozenset[str]) -> bool:
+    """Compress these fields, where they are long lists, and leave empty ones in their place; return whether."""
+    state = event["state"]
+    lists = {name: state[name] for name in sorted(packed) if state[name]}
+    if not lists or len(plain := orjson.dumps(lists)) <= WORTH:
+        return False
+    event["state"] = state | {name: [] for name in lists}
+    event["packed"] = b64encode(zlib.compress(plain, 1)).decode()
+    return True
 
 
 def _reference(data: bytes, large: dict[str, bytes]) -> dict[str, Any]:
@@ -237,10 +259,15 @@ def _fetched(reference: Mapping[str, Any], tenant: str, blobs: Fetched) -> bytes
 
 
 def whole(body: bytes, tenant: str, blobs: Fetched) -> list[dict[str, Any]]:
-    """The stored events with large strings in place; sealed texts stay as they are. Raises: MissingBlob."""
+    """The stored events with large strings and packed fields in place; sealed texts stay as they are.
+
+    Raises: MissingBlob.
+    """
     events: list[dict[str, Any]] = orjson.loads(body)
     for event in events:
         _put_back(event, tenant, blobs)
+        if packed := event.pop("packed", None):
+            event["state"] |= orjson.loads(zlib.decompress(b64decode(packed)))
     return events
 
 
@@ -274,8 +301,9 @@ def decode_commit(
     when a sealed field was changed.
     """
     _, tenant, noun, id = subject.split(".", 3)
-    if header.get("Headrace-Schema", SCHEMA) not in (SCHEMA, WITH_BLOBS):
-        raise UnknownEvent(f"an envelope of version {header['Headrace-Schema']}")
+    schema = header.get("Headrace-Schema", SCHEMA)
+    if schema not in (SCHEMA, WITH_BLOBS, COMPRESSED):
+        raise UnknownEvent(f"an envelope of version {schema}")
     stored = whole(body, tenant, blobs)
     for event in stored:
         if event.get("sealed"):
@@ -284,7 +312,7 @@ def decode_commit(
             if (opened := _opened(event, tenant, about, ciphers.get(tenant, person), blobs)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
-    large = references(body) if header.get("Headrace-Schema") == WITH_BLOBS else {}
+    large = references(body) if schema != SCHEMA else {}
     size = len(body) + sum(large.values())
     return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at), size)
 
@@ -294,7 +322,8 @@ def _opened(event: Mapping[str, Any], tenant: str, about: str, cipher: Cipher, b
     if cipher.erased:
         return None
     if isinstance(event["sealed"], str):
-        return cipher.open(about, event["sealed"])
+        opened = cipher.open(about, event["sealed"])
+        return zlib.decompress(opened) if opened and not opened.startswith(b"{") else opened
     return cipher.open_blob(tenant, event["type"], _fetched(event["sealed"], tenant, blobs))
 
 
@@ -410,9 +439,7 @@ def headers(metadata: Metadata) -> dict[str, str]:
     found = {
         "Nats-Msg-Id": metadata.id,
         "Headrace-Correlation": metadata.correlation,
-        "Headrace-Tenant": metadata.tenant,
         "Headrace-Actor": metadata.actor,
-        "Content-Type": "application/json",
     }
     if metadata.causation:
         found["Headrace-Causation"] = metadata.causation

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream import codec
 from adapters.jetstream.bulk import headers
-from adapters.jetstream.nats_py import api, server_info
+from adapters.jetstream.nats_py import Raw, api, divert, server_info, status, whole
 from domain.log import Position, Recorded
 from handlers.ports.log import Unavailable
 
@@ -129,8 +129,17 @@ class DirectReader:
 
         Raises: Unavailable.
         """
-        batch = await self._batch(stream, {"multi_last": list(subjects), "batch": _BATCH})
-        return {(message.headers or {})["Nats-Subject"]: message for message in batch.messages}
+        return (await self.newer(stream, subjects, 0))[0]
+
+    async def newer(self, stream: str, subjects: Sequence[str], after: int) -> tuple[dict[str, Msg], int]:
+        """As `latest`, of those that have one after a sequence; and the sequence of the last message of the stream, 0
+        where it has none of any of these subjects.
+
+        Raises: Unavailable.
+        """
+        batch = await self._batch(stream, {"multi_last": list(subjects), "batch": _BATCH, "seq": after + 1})
+        found = {(message.headers or {})["Nats-Subject"]: message for message in batch.messages}
+        return found, batch.through
 
     async def last(self, stream: str, subject: str) -> Msg | None:
         """The last message of a subject, from the stream's leader. Raises: Unavailable."""
@@ -197,7 +206,7 @@ class DirectReader:
         """
         if not self._subscribed:
             self._subscribed = True
-            await self._nc.subscribe(f"{self._inbox}.*", cb=self._collect)
+            divert(await self._nc.subscribe(f"{self._inbox}.*"), self._collect)
         deadline = time.monotonic() + self._timeout
         batch = None
         while batch is None:
@@ -229,17 +238,19 @@ class DirectReader:
             del self._waiting[token]
         return batch
 
-    async def _collect(self, message: Msg) -> None:
-        batch = self._waiting.get(message.subject.rpartition(".")[2])
+    def _collect(self, parts: Raw) -> None:
+        batch = self._waiting.get(parts[0].decode().rpartition(".")[2])
         if batch is None:
             return
-        stated = message.headers or {}
-        if "Status" not in stated:
-            batch.messages.append(message)
-        else:
-            batch.status = stated["Status"]
+        message = whole(self._nc, parts)
+        if found := status(parts):
+            batch.status = found
+            stated = message.headers or {}
             batch.pending = int(stated.get("Nats-Num-Pending", 0))
+            batch.through = int(stated.get("Nats-UpTo-Sequence", 0))
             batch.ended.set()
+        else:
+            batch.messages.append(message)
 
 
 class _Batch:
@@ -247,4 +258,5 @@ class _Batch:
         self.messages: list[Msg] = []
         self.status = ""
         self.pending = 0
+        self.through = 0
         self.ended = asyncio.Event()

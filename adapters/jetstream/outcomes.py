@@ -10,6 +10,7 @@ from nats.js.errors import APIError
 from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.publisher import Publisher
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.log import NOT_FINAL, OUTCOMES, Outcome, Verdict
@@ -20,7 +21,7 @@ class JetStreamOutcomes:
     def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
         self._nc = nc
         self._keys = keys
-        self._js = nc.jetstream(timeout=timeout_s)
+        self._publisher = Publisher(nc, OUTCOMES, timeout_s=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
 
     async def get(self, tenant: str, command: str) -> Outcome | None:
@@ -51,7 +52,7 @@ class JetStreamOutcomes:
             headers = self._keys.macs.sign(OUTCOMES, subject, headers, body)
         try:
             with publishing(OUTCOMES):
-                ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
+                ack = await self._publisher.publish(subject, body, headers)
         except APIError as error:
             if error.err_code == TOO_LARGE:
                 raise TooLarge(size_of(body, headers), largest(self._nc)) from error

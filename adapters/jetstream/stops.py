@@ -11,9 +11,11 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.jetstream.nats_py import Raw, divert
 from domain.chat.conversation import Conversation
 
 _STOP = Conversation.StopRequested.TOPIC
+_STATED = _STOP.encode()
 
 
 class NatsStops:
@@ -22,7 +24,7 @@ class NatsStops:
         self._watched: dict[tuple[str, str, str], tuple[asyncio.Event, str | None]] = {}
 
     async def start(self) -> None:
-        await self._nc.subscribe("evt.*.conversation.*", cb=self._hear)
+        divert(await self._nc.subscribe("evt.*.conversation.*"), self._hear)
         await self._nc.subscribe("evt.*.end_user.*", cb=self._hear_of_erased)
 
     def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
@@ -31,11 +33,12 @@ class NatsStops:
     def unwatch(self, tenant: str, conversation: str, message: str) -> None:
         self._watched.pop((tenant, conversation, message), None)
 
-    async def _hear(self, message: Msg) -> None:
-        if not self._watched or _STOP not in (message.headers or {}).get("Headrace-Types", ""):
+    def _hear(self, parts: Raw) -> None:
+        subject, _, data, headers = parts
+        if not self._watched or _STATED not in headers:
             return
-        _, tenant, _, conversation = message.subject.split(".")
-        for event in orjson.loads(message.data):
+        _, tenant, _, conversation = subject.decode().split(".")
+        for event in orjson.loads(data):
             watched = self._watched.get((tenant, conversation, event["state"].get("message")))
             if watched and event["type"] == _STOP:
                 watched[0].set()

@@ -16,6 +16,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.direct import DirectReader, alone, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.large_values import fetch
+from adapters.jetstream.publisher import Publisher
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.jetstream.streams import NOT_LAST
 from adapters.many import each
@@ -23,7 +24,7 @@ from adapters.tracing import publishing
 from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
 from domain.work.quarantine import Quarantine, quarantine_id
-from handlers.ports.log import Blobs, Conflict, Frozen, TooLarge, Unavailable
+from handlers.ports.log import Blobs, Conflict, Ends, Frozen, TooLarge, Unavailable
 
 _CONFLICTS = NOT_LAST | {10158, 10201}
 """Error codes: another last sequence; the same commit in flight; a retried batch."""
@@ -44,6 +45,7 @@ class JetStreamEventStore:
         self._nc = nc
         self._blobs = blobs or JetStreamBlobs(nc)
         self._js = nc.jetstream(timeout=timeout_s)
+        self._publisher = Publisher(nc, EVENTS, timeout_s=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._keys = keys
 
@@ -58,13 +60,14 @@ class JetStreamEventStore:
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await self._commits(await self._reader.load_from_leader(EVENTS, str(subject), after=after))
 
-    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
+    async def ends(self, subjects: Sequence[Subject], *, after: int = 0) -> Ends:
         if alone(self._nc):
-            found = await self._reader.latest(EVENTS, [str(subject) for subject in subjects])
+            found, through = await self._reader.newer(EVENTS, [str(each) for each in subjects], after)
             lasts = [found.get(str(subject)) for subject in subjects]
         else:
-            lasts = await asyncio.gather(*(self._reader.last(EVENTS, str(subject)) for subject in subjects))
-        return {subject: sequence(last) for subject, last in zip(subjects, lasts, strict=True) if last}
+            lasts = await asyncio.gather(*(self._reader.last(EVENTS, str(each)) for each in subjects))
+            through = min((sequence(last) for last in lasts if last), default=0)
+        return Ends({each: sequence(last) for each, last in zip(subjects, lasts, strict=True) if last}, through)
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
@@ -80,7 +83,7 @@ class JetStreamEventStore:
         await each(large.values(), partial(self._blobs.put, subject.tenant), AT_ONCE)
         try:
             with publishing(EVENTS):
-                ack = await self._js.publish(str(subject), body, stream=EVENTS, headers=dict(headers))
+                ack = await self._publisher.publish(str(subject), body, headers)
         except nats.js.errors.APIError as error:
             if error.err_code == TOO_LARGE:
                 raise TooLarge(size, await self._limit()) from error
@@ -99,10 +102,10 @@ class JetStreamEventStore:
                 return position
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         if ack.duplicate and not await self._own(subject, metadata.id):
-            if await self._reader.messages(EVENTS, str(subject), after=ack.seq - 1, limit=1):
+            if await self._reader.messages(EVENTS, str(subject), after=ack.sequence - 1, limit=1):
                 raise Conflict(str(subject))
             raise Unavailable(f"EVENTS holds commit {metadata.id} of another aggregate.")
-        return Position(EVENTS, ack.seq)
+        return Position(EVENTS, ack.sequence)
 
     async def _limit(self) -> int:
         """The configured maximum size of a message in EVENTS, in bytes. Raises: Unavailable."""

@@ -54,6 +54,8 @@ class Extractive:
         )
 
     async def answer(self, request: ChatRequest) -> str:
+        if not request.passages:
+            return NOTHING
         question = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
         try:
             found = await self._answering(self._tenant, question, request.passages)

@@ -56,6 +56,7 @@ class Retrieval(Aggregate):
 
         TOPIC = "retrieval.made.v2"
         PERSONAL = frozenset({"query", "reason", "filter"})
+        PACKED = frozenset({"hits"})
         class_version = 2
         query: Annotated[str, "Question."]
         datasets: Annotated[list[str], "Knowledge bases that were searched."]

@@ -318,10 +318,21 @@ class Answer:
         turn.whole = True
 
     async def _show(self, turn: _Turn, text: str) -> None:
-        if text:
-            frame = {"type": "token", "index": turn.shown, "text": text, "attempt": turn.attempt.number}
-            await self._send(turn, frame)
-            turn.shown += 1
+        """Show more of the answer, soon: what comes at once goes in one frame."""
+        turn.unsent += text
+        if turn.unsent and turn.sending is None:
+            turn.sending = asyncio.ensure_future(self._send_unsent(turn))
+
+    async def _send_unsent(self, turn: _Turn) -> None:
+        frame = {"type": "token", "index": turn.shown, "text": turn.unsent, "attempt": turn.attempt.number}
+        turn.unsent, turn.sending = "", None
+        turn.shown += 1
+        await self.live.publish(turn.tenant, turn.id, turn.message, frame)
+
+    async def _all_shown(self, turn: _Turn) -> None:
+        """Wait until the part of the answer that is to show is sent."""
+        if turn.sending:
+            await turn.sending
 
     async def _restart(self, turn: _Turn) -> None:
         await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
@@ -358,6 +369,7 @@ class Answer:
         usage = (
             _usage(turn.chat.counted()) if turn.chat else Usage(prompt_tokens=0, completion_tokens=0, estimated=False)
         )
+        await self._all_shown(turn)
         if turn.shown:
             await self._send(turn, {"type": "replaced", "answer": answer})
         else:
@@ -407,6 +419,7 @@ class Answer:
 
     async def _fail(self, turn: _Turn, code: str, reason: str) -> None:
         answer = beginning(turn.said) if code == "too_large" else turn.said
+        await self._all_shown(turn)
         if turn.shown and not answer:
             await self._send(turn, {"type": "replaced", "answer": ""})
         await self._end(
@@ -430,6 +443,7 @@ class Answer:
         await turn.attempt.step(step, end)
 
     async def _send(self, turn: _Turn, frame: dict[str, Any]) -> None:
+        await self._all_shown(turn)
         await self.live.publish(turn.tenant, turn.id, turn.message, frame)
 
 
@@ -450,7 +464,8 @@ class _Answer(NamedTuple):
 class _Turn:
     """An attempt at an answer, and its call of a model as soon as it is made.
 
-    `query` and `inputs` are as the filters of the app left them. `shown` is the number of frames with tokens; `whole`
+    `query` and `inputs` are as the filters of the app left them. `shown` is the number of frames with tokens, `unsent`
+    the text of the next one, which `sending` sends; `whole`
     says that all of the answer has arrived and passed, `bare` is a structured answer that is valid.
     """
 
@@ -463,6 +478,8 @@ class _Turn:
     query: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     shown: int = 0
+    unsent: str = ""
+    sending: asyncio.Future[None] | None = None
     whole: bool = False
     bare: str | None = None
     cause: Cause = field(init=False)

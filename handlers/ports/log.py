@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from domain.aggregate import Event, Snapshot
 from domain.log import Commit, Metadata, Outcome, Position, Quarantined, Recorded, Subject
@@ -38,6 +38,13 @@ class Frozen(Unavailable):
         super().__init__(f"{subject} is frozen: {stream} {sequence} {found.reason} {action}")
 
 
+class Ends(NamedTuple):
+    """The sequences of the last messages of aggregates, and the one up to which EVENTS was searched for them."""
+
+    sequences: dict[Subject, int]
+    through: int
+
+
 class EventStore(Protocol):
     @property
     def largest(self) -> int:
@@ -59,8 +66,10 @@ class EventStore(Protocol):
         """
         ...
 
-    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
-        """The sequences of the last messages of these aggregates, at most 1000; of those that have one.
+    async def ends(self, subjects: Sequence[Subject], *, after: int = 0) -> Ends:
+        """The sequences of the last messages of these aggregates, at most 1000.
+
+        Those of aggregates without a message after `after` may be left out.
 
         Every acknowledged commit counts, and what is in quarantine. Raises: Unavailable.
         """

@@ -14,10 +14,10 @@ from domain.access.end_user import EndUser
 from domain.chat.conversation import Conversation, FilterVerdict
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
-from domain.log import Recorded, commit_id
+from domain.log import Recorded, commit_id, derived_id
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
-from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.model_calls import model_calls
 from projections.traces import attributes

@@ -115,10 +115,13 @@ async def test_the_ends_are_those_of_aggregates_with_commits(store: EventStore, 
     other, none = subject._replace(id=new_id()), subject._replace(id=new_id())
     for each in (subject, other):
         await store.append(each, created(each).pending(), caused(each), 0)
-    ends = await store.ends([subject, none, other])
+    ends, through = await store.ends([subject, none, other])
     assert list(ends) == [subject, other]
     for each in (subject, other):
         assert [commit.position.sequence for commit in await whole(store, each)] == [ends[each]]
+    assert through >= ends[subject]
+    later, _ = await store.ends([subject, none, other], after=ends[subject])
+    assert {other: ends[other]}.items() <= later.items() <= ends.items()
 
 
 async def test_a_wrong_expectation_is_a_conflict(store: EventStore, subject: Subject) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from domain.chat.app import AppWarning, features
 from domain.chat.site import Icon, Site
+from domain.log import derived_id
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
-from projections.engine.columns import derived_id
 from projections.sites import sites
 from tests.projections.history import MODEL, RETRIEVAL, History
 

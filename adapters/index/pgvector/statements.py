@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,7 +25,8 @@ class Statements:
 @lru_cache(maxsize=256)
 def statements(version: int) -> Statements:
     def of(statement: str) -> bytes:
-        return statement.replace("{n}", str(version)).encode()
+        # psycopg parses a statement of more than 4 KiB each time.
+        return _SPACE.sub(r"\1", " ".join(statement.split())).replace("{n}", str(version)).encode()
 
     return Statements(
         of(_COPY_SEGMENTS),
@@ -40,6 +42,9 @@ def statements(version: int) -> Statements:
         of(_TEXTS),
     )
 
+
+_SPACE = re.compile(r" ?([(),=*/+]) ?")
+"""White space that SQL does without."""
 
 _COPY_SEGMENTS = """
 COPY headrace_index.segments_{n} (

@@ -60,6 +60,9 @@ LONGEST_DELAY_S = 30.0
 """Delay before a message is delivered again, in seconds; it doubles each time."""
 
 Handle = Callable[[Msg], Awaitable[None]]
+Concerns = Callable[[bytes], bool]
+"""By the headers of a message, as they were received, whether it must be handled."""
+
 GiveUp = Callable[[Msg, Failure], Awaitable[None]]
 
 
@@ -71,13 +74,13 @@ def subscribe(
     slots: int,
     share: int,
     give_up: GiveUp,
-    concerns: Callable[[Msg], bool] = lambda _: True,
+    concerns: Concerns = lambda _: True,
     tries: int = TRIES,
     finishes: bool = False,
 ) -> None:
     """Handle every message of the consumer `name`, at most `slots` at a time and `share` of one tenant.
 
-    A message is acknowledged when `handle` returns, or at once when it is none that `concerns` the consumer. One that
+    A message is acknowledged when `handle` returns, or at once when it does not `concern` the consumer. One that
     failed `tries` times is acknowledged when `give_up` has recorded it; a server that is down does not count as a
     failure. With `finishes`, what is in flight at shutdown may finish.
     """
@@ -105,7 +108,7 @@ class _Lease:
         self,
         name: str,
         handle: Handle,
-        concerns: Callable[[Msg], bool],
+        concerns: Concerns,
         give_up: GiveUp,
         tries: int,
         turns: Turns,
@@ -114,7 +117,7 @@ class _Lease:
         self.name = name
         self.stream, _ = CONSUMERS[name]
         self._handle = handle
-        self._concerns = concerns
+        self.concerns = concerns
         self._give_up = give_up
         self._tries = tries
         self._turns = turns
@@ -128,9 +131,6 @@ class _Lease:
     async def take(self, message: Msg, begun: Callable[[], None]) -> None:
         sequence = message.metadata.sequence.stream
         if sequence in self._taken:  # the server was away for too long to hear the heartbeats
-            return
-        if not self._concerns(message):
-            await message.ack()
             return
         tenant, cost = _tenant(message), 1 + len(message.data) * QUEUED // QUEUED_BYTES
         if not self._turns.has_room(tenant, cost):

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import nats_py
+from adapters.jetstream.nats_py import Raw
 from adapters.jetstream.workers.pull import Pull
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,10 @@ class Lease(Protocol):
 
     stream: str
     name: str
+
+    def concerns(self, headers: bytes) -> bool:
+        """Return whether a message with these headers must be handled; others are acknowledged at once."""
+        ...
 
     async def take(self, message: Msg, begun: Callable[[], None]) -> None:
         """Handle a message, and call `begun` when it is its turn; hand it back when cancelled."""
@@ -65,7 +70,7 @@ class Consumers:
             return
         self._nc = await nats_py.connect(self._servers, **self._options)
         for lease, finishes in self._leases:
-            pull = Pull(self._nc, lease.stream, lease.name, self._taking(lease, finishes))
+            pull = Pull(self._nc, lease.stream, lease.name, self._taking(self._nc, lease, finishes))
             self._pulls.append(pull)
             await pull.start()
 
@@ -89,9 +94,12 @@ class Consumers:
             await self._nc.close()
             self._nc = None
 
-    def _taking(self, lease: Lease, finishes: bool) -> Callable[[Msg], None]:
-        def take(message: Msg) -> None:
-            task = asyncio.create_task(self._handle(lease, message, finishes))
+    def _taking(self, nc: Client, lease: Lease, finishes: bool) -> Callable[[Raw], None]:
+        def take(parts: Raw) -> None:
+            if lease.concerns(parts[3]):
+                task = asyncio.create_task(self._handle(lease, nats_py.whole(nc, parts), finishes))
+            else:
+                task = asyncio.create_task(_acknowledge(nc, parts[1].decode()))
             self._messages[task] = False
             task.add_done_callback(self._messages.pop)
 
@@ -122,3 +130,8 @@ class Consumers:
         if tasks:
             log.info("handed back", messages=len(tasks))
             await asyncio.wait(tasks, timeout=CLOSING_S)
+
+
+async def _acknowledge(nc: Client, reply: str) -> None:
+    with suppress(nats.errors.Error):  # a message whose acknowledgement is lost comes again
+        await nc.publish(reply)

@@ -1,4 +1,7 @@
-"""Messages of a durable consumer as they come: a worker asks for many at a time, and again when it has them."""
+"""Messages of a durable consumer as they come: a worker asks for many at a time, and again when it has them.
+
+nats-py does not parse them: most concern another worker.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from contextlib import suppress
 import nats.errors
 import orjson
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from adapters.jetstream import nats_py
 from adapters.jetstream.bulk import request_bytes
+from adapters.jetstream.nats_py import Raw
 
 BATCH = 256
 """Messages that are asked for at a time, at most."""
@@ -34,18 +37,18 @@ PAUSE_S = 0.5
 HEARTBEAT, EMPTY, EXPIRED, ENDED = "100", "404", "408", "409"
 """Statuses from the server; all but the first end a request."""
 
-FULL = ("Batch Completed", "MaxBytes")
+FULL = (b"Batch Completed", b"MaxBytes")
 """Parts of the descriptions with which the server ends a request that has got all that it asked for."""
 
 
 class Pull:
     """Pulls messages of the consumer `name` of a stream, and gives each to `take`, which must not wait."""
 
-    def __init__(self, nc: Client, stream: str, name: str, take: Callable[[Msg], None]) -> None:
+    def __init__(self, nc: Client, stream: str, name: str, take: Callable[[Raw], None]) -> None:
         self._nc = nc
         self._subject = f"{nats_py.api(nc)}.CONSUMER.MSG.NEXT.{stream}.{name}"
         self._take = take
-        self._inbox = nc.new_inbox()
+        self._inbox = nc.new_inbox().encode()
         self._subscription: Subscription | None = None
         self._asking: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -55,7 +58,8 @@ class Pull:
         self._refused = False
 
     async def start(self) -> None:
-        self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._hear)
+        self._subscription = await self._nc.subscribe(f"{self._inbox.decode()}.*")
+        nats_py.divert(self._subscription, self._hear)
         self._asking = asyncio.create_task(self._ask_again_and_again())
 
     async def end(self) -> None:
@@ -65,20 +69,18 @@ class Pull:
         if self._subscription:
             await self._subscription.drain()  # type: ignore[no-untyped-call]
 
-    async def _hear(self, message: Msg) -> None:
+    def _hear(self, parts: Raw) -> None:
         self._heard = time.monotonic()
-        if not message.subject.startswith(self._inbox):
+        subject, *_, headers = parts
+        if not subject.startswith(self._inbox):
             self._left -= 1
             if not self._left:
                 self._over.set()
-            self._take(message)
-        elif message.subject.endswith(f".{self._number}"):
-            headers = message.headers or {}
-            status = headers.get("Status", "")
-            if status != HEARTBEAT:
-                full = status == ENDED and any(it in headers.get("Description", "") for it in FULL)
-                self._refused = not full and status not in (EMPTY, EXPIRED)
-                self._over.set()
+            self._take(parts)
+        elif subject.endswith(b".%d" % self._number) and (status := nats_py.status(parts)) != HEARTBEAT:
+            full = status == ENDED and any(it in headers for it in FULL)
+            self._refused = not full and status not in (EMPTY, EXPIRED)
+            self._over.set()
 
     async def _ask_again_and_again(self) -> None:
         while True:
@@ -105,4 +107,4 @@ class Pull:
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         with suppress(nats.errors.Error):  # the connection is away: it is asked again
-            await self._nc.publish(self._subject, orjson.dumps(request), reply=f"{self._inbox}.{self._number}")
+            await self._nc.publish(self._subject, orjson.dumps(request), reply=f"{self._inbox.decode()}.{self._number}")

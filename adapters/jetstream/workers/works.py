@@ -19,7 +19,7 @@ from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.large_values import fetch
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
-from adapters.jetstream.workers.consumer import subscribe
+from adapters.jetstream.workers.consumer import Concerns, subscribe
 from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import Event
@@ -90,14 +90,15 @@ def subscribe_work(
     )
 
 
-def _begins(work: Work) -> Callable[[Msg], bool]:
+def _begins(work: Work) -> Concerns:
     """Return whether a message may begin this work, by its headers: one that does not need not wait for its turn."""
     kinds: list[type[Event]] = [*work.begins, DeadLetter.Retried]
     names = {kind.TOPIC.rpartition(".")[0] for kind in kinds}
 
-    def begins(message: Msg) -> bool:
-        types = (message.headers or {}).get("Headrace-Types")
-        return types is None or any(type.rpartition(".")[0] in names for type in types.split(","))
+    def begins(headers: bytes) -> bool:
+        _, stated, rest = headers.partition(b"\r\nHeadrace-Types: ")
+        types = rest.partition(b"\r\n")[0].decode(errors="replace").split(",")
+        return not stated or any(type.rpartition(".")[0] in names for type in types)
 
     return begins
 

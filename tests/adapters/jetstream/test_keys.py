@@ -40,9 +40,9 @@ VAULT = AesVault(bytes(32))
 QUERY = "Where did I park the zeppelin?"
 
 
-def talk(id: str = "c") -> Conversation:
+def talk(id: str = "c", query: str = QUERY) -> Conversation:
     begun = Conversation.begin(Conversation.Started, id, NOW, app="a", user="ada", name=QUERY)
-    begun.ask(NOW, message="m", app="a", configuration=1, query=QUERY, inputs={"place": "mast"}, user="ada")
+    begun.ask(NOW, message="m", app="a", configuration=1, query=query, inputs={"place": "mast"}, user="ada")
     return begun
 
 
@@ -80,6 +80,15 @@ def test_words_are_sealed_and_the_rest_is_plain() -> None:
         {},
         "m",
     )
+
+
+@pytest.mark.parametrize(("query", "schema"), [("When? " * 20, "1"), ("When? " * 200, "3")])
+def test_long_words_are_compressed(query: str, schema: str) -> None:
+    events, key = talk(query=query).pending(), Key(bytes(32))
+    body, headers = codec.encode_commit(events, Metadata("id", "t", "id", person="p"), key, {})
+    assert headers.get("Headrace-Schema", "1") == schema
+    assert len(body) < 1000
+    assert [vars(event) for event in read(body, headers, OneKey(key)).events] == [vars(event) for event in events]
 
 
 def test_without_a_person_nothing_is_sealed() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -32,6 +33,7 @@ from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
+from domain.knowledge.retrieval import Retrieval
 from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit
@@ -41,6 +43,7 @@ from ops.upkeep.restore import restore
 from tests.adapters.archive.test_archive import nats_with_streams
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import settled
+from tests.golden import make
 from tests.handlers.desk import Desk
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
@@ -112,13 +115,27 @@ def test_the_events_that_are_encoded_stay_as_they_are() -> None:
 def test_without_blobs_a_value_stays_in_its_commit() -> None:
     body, headers = codec.encode_commit(dataset("d", LONG).pending(), Metadata("id", "t", "id"))
     assert LONG.encode() in body
-    assert headers["Headrace-Schema"] == "1"
+    assert "Headrace-Schema" not in headers
     assert references(body) == {}
+
+
+@pytest.mark.parametrize(("hits", "schema"), [(0, None), (20, "3"), (2000, "3")])
+def test_long_lists_are_compressed(hits: int, schema: str | None) -> None:
+    stored = make.path(Retrieval.Made.TOPIC).read_bytes()
+    golden = codec.decode_commit("evt.t.retrieval.c", b"[%b]" % stored, {}, Position(EVENTS, 1), NOW).events[0]
+    made = cast("Retrieval.Made", golden)
+    events = [replace(made, hits=hits * made.hits[:1])]
+    body, headers, blobs = encoded(events)
+    assert headers.get("Headrace-Schema") == schema
+    assert json.loads(body)[0]["state"]["hits"] == []
+    assert len(body) < LARGE
+    assert codec.whole(body, "t", {})[0]["state"]["hits"] == events[0].hits
+    assert decoded(body, headers, blobs).events == events
 
 
 def test_an_envelope_of_a_newer_version_waits_for_it() -> None:
     body, headers, blobs = encoded(dataset("d", LONG).pending())
-    found = decoded(body, headers | {"Headrace-Schema": "3"}, blobs)
+    found = decoded(body, headers | {"Headrace-Schema": "4"}, blobs)
     assert isinstance(found, Quarantined)
     assert found.newer
 

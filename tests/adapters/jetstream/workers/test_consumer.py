@@ -11,6 +11,7 @@ from nats.js.api import ConsumerInfo, RawStreamMsg
 from structlog.testing import capture_logs
 
 from adapters.jetstream import streams
+from adapters.jetstream.nats_py import Raw
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
 from adapters.jetstream.workers import consumer, overflow, pull
 from adapters.jetstream.workers.consumer import SUSPECT, Counts, Past, done, subscribe
@@ -524,7 +525,7 @@ async def test_a_batch_that_is_complete_is_followed_by_the_next_at_once(
     monkeypatch.setattr(pull, "PAUSE_S", 1000.0)
     for number in range(35):
         await fresh.jetstream().publish(f"evt.acme.conversation.{number}", b"[]")
-    taken: list[Msg] = []
+    taken: list[Raw] = []
     pulling = pull.Pull(fresh, EVENTS, "answer", taken.append)
     await pulling.start()
     async with asyncio.timeout(10):
