@@ -140,7 +140,7 @@ class AgentSettings(TypedDict):
     approve: Annotated[
         str, "Calls that wait for a person: `always` all, `destructive` those that may change something, or `never`."
     ]
-    rounds: Annotated[int, "Maximum number of rounds; the last one is without tools."]
+    rounds: Annotated[int, "Maximum number of rounds; in the last one, no tool is called."]
     seconds: Annotated[float, "Time limit of an attempt at an answer, in seconds."]
     tokens: Annotated[int | None, "Tokens of all rounds after which the model must answer; null for no limit."]
     cost: Annotated[float | None, "US dollars of all rounds after which the model must answer; null for no limit."]

@@ -45,7 +45,7 @@ from handlers.repository import Repository
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
 from handlers.tools.agent import Agent, Frame, Held
 from handlers.tools.agent import Turn as Task
-from handlers.tools.tool_calls import Made
+from handlers.tools.tool_calls import Made, Numbers
 from handlers.work.attempt import Attempt, Ended, Verb
 from handlers.work.work import WORKS
 
@@ -198,8 +198,10 @@ class Answer:
             raise ModelError("unsupported", "This worker runs no agents.")
         configuration = turn.configuration()
         steps = await self.agent.recall(turn.tenant, configuration, turn.conversation.history(turn.message))
-        prompt = await self._prompt(turn, Retrieved([], {}), steps)
-        task = asyncio.ensure_future(self.agent(self._task(turn, prompt)))
+        of_files, numbers = Retrieved([], {}), Numbers()
+        prompt = await self._prompt(turn, of_files, steps)
+        numbers.add(prompt.passages_used, of_files.names)
+        task = asyncio.ensure_future(self.agent(self._task(turn, prompt, numbers)))
         await _unless(stop, task)
         if task.cancelled():
             return None
@@ -212,11 +214,9 @@ class Answer:
                 await self._show(turn, await turn.filter.rest())
         turn.whole = True
         reason = said.reason or said.chat.finish_reason
-        return _Answer(
-            said.chat, prompt.cut, said.numbers.passages, said.numbers.names, said.usage, reason, _parts(said.made)
-        )
+        return _Answer(said.chat, prompt.cut, numbers.passages, numbers.names, said.usage, reason, _parts(said.made))
 
-    def _task(self, turn: _Turn, prompt: Prompt) -> Task:
+    def _task(self, turn: _Turn, prompt: Prompt, numbers: Numbers) -> Task:
         async def speak(chat: Chat) -> None:
             turn.chat = chat
             await self._stream(turn, chat)
@@ -232,7 +232,7 @@ class Answer:
 
         at = turn.attempt.commit.events[0].timestamp.isoformat()
         user = turn.conversation.user
-        return Task(turn.cause, turn.id, turn.configuration(), prompt, at, user, speak, show, change)
+        return Task(turn.cause, turn.id, turn.configuration(), prompt, numbers, at, user, speak, show, change)
 
     async def _prompt(
         self, turn: _Turn, retrieved: Retrieved, steps: Mapping[str, Sequence[Draft]] | None = None

@@ -213,7 +213,7 @@ class AgentFields(Part):
         "something, or `never`",
     )
     rounds: Annotated[int, Field(ge=1, le=99)] = Field(
-        10, description="Maximum number of rounds; the last one is without tools"
+        10, description="Maximum number of rounds; in the last one, no tool is called"
     )
     seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         300.0, description="Time limit of an attempt at an answer, in seconds"

@@ -60,13 +60,14 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The message that an agent answers. `speak` streams an answer that is certain to be one, and `show` a frame;
-    `change` records another strategy."""
+    """The message that an agent answers. `numbers` has the passages in its prompt. `speak` streams an answer that is
+    certain to be one, and `show` a frame; `change` records another strategy."""
 
     cause: Cause
     conversation: str
     configuration: Configuration
     prompt: Prompt
+    numbers: Numbers
     at: str
     user: str
     speak: Callable[[Chat], Coroutine[Any, Any, None]]
@@ -82,7 +83,6 @@ class Said(NamedTuple):
     answer: str
     spoken: bool
     usage: Usage
-    numbers: Numbers
     made: Sequence[Made]
     reason: str
 
@@ -135,7 +135,6 @@ class _Run:
     offered: Mapping[str, Offered]
     strategy: Name
     rounds: list[Round] = field(default_factory=list)
-    numbers: Numbers = field(default_factory=Numbers)
     usage: Usage = field(default_factory=lambda: Usage(prompt_tokens=0, completion_tokens=0, estimated=False))
     cost: float = 0.0
     faults: int = 0
@@ -154,7 +153,7 @@ class _Run:
                 await self._fault(chat, read)
             elif not read.calls:
                 reason = reason if self.rounds else ""
-                return Said(chat, read.said, not self.offered, self.usage, self.numbers, self.made, reason)
+                return Said(chat, read.said, not self.offered, self.usage, self.made, reason)
             else:
                 await self._call(chat, read)
 
@@ -234,10 +233,10 @@ class _Run:
         read = STRATEGIES[self.strategy].read(chat.said, chat.tool_calls)
         if not last:
             return read
-        if read.fault or read.calls:
-            why = read.fault or f"It calls {read.calls[0].name!r} although no tool is offered."
+        if read.fault or (read.calls and not read.said.strip()):
+            why = read.fault or f"It calls {read.calls[0].name!r}, which it may not."
             raise ModelError("invalid_answer", f"The last round of the agent gave no answer: {why}")
-        return read
+        return Read(read.said)
 
     async def _count(self, chat: Chat) -> None:
         """Add the tokens of a round, and what they cost."""
@@ -290,7 +289,7 @@ class _Run:
             self.settings,
             turn.at,
             turn.user,
-            self.numbers,
+            turn.numbers,
             chat.id,
             number,
             resumed=turn.cause.attempt > 1,
@@ -335,7 +334,7 @@ def tool_calls(turn: Message) -> list[str]:
 
 def _recalled(call: Recorded) -> Round:
     """A call of an earlier turn, as a round of its own."""
-    asked = ToolCall(f"call{call.id.replace('-', '')[-9:]}"[-9:], call.name, call.arguments)
+    asked = ToolCall(call.id.replace("-", "")[-9:], call.name, call.arguments)
     observed = observation(call, asked).within(RECALLED)
     return Round("tools", Read("", [asked]), [observed])
 

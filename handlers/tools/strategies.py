@@ -102,7 +102,11 @@ def _own_below(tools: Sequence[Tool], last: bool) -> str:
 
 
 def _own_tools(request: ChatRequest, tools: Sequence[Tool], last: bool) -> ChatRequest:
-    return request if last else replace(request, tools=tools)
+    if not last:
+        return replace(request, tools=tools)
+    # Some servers refuse messages with calls where no tools are defined.
+    called = any(message.tool_calls for message in request.messages)
+    return replace(request, tools=tools, tool_choice="none") if called else request
 
 
 def _own_calls(said: str, calls: Sequence[ToolCall]) -> Read:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from handlers.chat.evidence import evidence
 from handlers.models.recorded import read
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest, ModelError
 from handlers.ports.tools import Invocation, Result, ToolError
 from tests.handlers.tools.scene import Scene, call, tool
@@ -119,7 +121,7 @@ async def test_the_last_round_is_without_tools(memory: Memory, tenant: str) -> N
     other = ("", [call("weather", city="Rome")])
     scene = Scene(memory, tenant, more, other, "Enough.")
     await scene.worker()(await scene.asked(rounds=3))
-    assert [bool(request.tools) for request in scene.model.asked] == [True, True, False]
+    assert [request.tool_choice for request in scene.model.asked] == ["auto", "auto", "none"]
     assert (await scene.last())["finish_reason"] == "max_rounds"
     assert (await scene.state())["answer"] == "Enough."
 
@@ -278,3 +280,29 @@ async def test_names_of_tools_are_unique_and_fit(memory: Memory, tenant: str) ->
     offered = [each.name for each in scene.model.asked[0].tools]
     assert len(set(offered)) == 4
     assert all(len(name) <= 64 and name.replace("_", "").replace("-", "").isalnum() for name in offered)
+
+
+async def test_passages_of_tools_are_numbered_after_those_of_the_question_and_cited(
+    memory: Memory, tenant: str
+) -> None:
+    def hit(name: str, text: str) -> Hit:
+        return Hit("d", name, Entry(name, 0, text), 1.0)
+
+    searches = [("", [call("weather", city="a"), call("weather", city="b")]), ("", [call("weather", city="c")])]
+    scene = Scene(memory, tenant, *searches, "At six [3].")
+
+    async def does(invocation: Invocation) -> Result:
+        city = invocation.arguments["city"]
+        return Result(passages=[hit(city, f"The lock {city} opens at six.")], names={city: f"{city}.md"})
+
+    scene.box.does = does
+    scene.cites.evidence = _named  # type: ignore[method-assign]
+    await scene.worker()(await scene.asked())
+    texts = [each.content for each in scene.model.asked[-1].messages if each.role == "tool"]
+    assert [text.splitlines()[0] for text in texts] == ["[1] a.md", "[2] b.md", "[3] c.md"]
+    [cited] = (await scene.last())["citations"]
+    assert (cited["document"], cited["document_name"], cited["content"]) == ("c", "c.md", "The lock c opens at six.")
+
+
+async def _named(tenant: str, answer: str, passages: list[str]) -> list[tuple[int, str]]:
+    return evidence(answer, passages)
