@@ -57,6 +57,10 @@ class LiveFrame(BaseModel):
     type: Literal[
         "restarted",
         "retrieved",
+        "thought",
+        "tool",
+        "observation",
+        "held",
         "token",
         "replaced",
         "answered",
@@ -70,9 +74,19 @@ class LiveFrame(BaseModel):
     hits: int | None = Field(None, description="retrieved: number of segments")
     index: int | None = Field(None, description="token, audio: its number from 0, a gap is a loss")
     text: str | None = Field(
-        None, description="token: the text to append, of one or more tokens; transcribed: the whole text"
+        None,
+        description="token: the text to append, of one or more tokens; transcribed, thought: the whole text; "
+        "observation: the result of a call of a tool",
     )
     attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
+    round: int | None = Field(None, description="thought, tool, observation: round of the agent, from 1")
+    fault: str | None = Field(None, description="thought: why it keeps to no form; left out where it does")
+    name: str | None = Field(None, description="tool, observation: name of the tool")
+    arguments: str | None = Field(None, description="tool: arguments, as the model wrote them")
+    id: str | None = Field(None, description="tool: id of the call, as the model knows it")
+    call: str | None = Field(None, description="observation: tool call")
+    status: str | None = Field(None, description="observation: state of the tool call")
+    calls: list[str] | None = Field(None, description="held: tool calls that wait for a person")
     answer: str | None = Field(
         None, description="answered: the whole text; replaced: the text so far; stopped: the part shown"
     )

@@ -21,6 +21,7 @@ from rich.text import Text
 from adapters.jetstream.client import Client, Commit, Frame, Outcome
 from domain.access.actor import ANON
 from domain.aggregate import sentence
+from domain.excerpt import excerpt
 from handlers.media_types import media_type_of
 from ops import terminal
 from ops.cli.frame import (
@@ -519,6 +520,10 @@ def show_commit(commit: Commit) -> None:
         show(line + Text(clean(f"  {commit.noun} {commit.id}")))
 
 
+SHOWN = 200
+"""Characters of a tool's result that are printed."""
+
+
 class AnswerPrinter:
     """Prints an answer as it grows."""
 
@@ -538,6 +543,15 @@ class AnswerPrinter:
             case "token":
                 self.printed += frame["text"]
                 self._write(frame["text"])
+            case "thought":
+                show(Text(clean(frame["text"]), "dim"))
+            case "tool":
+                show(Text(clean(f"→ {frame['name']} {frame['arguments']}"), "dim"))
+            case "observation":
+                show(Text(clean(f"  {frame['status']}: {excerpt(frame['text'], SHOWN)}"), "dim"))
+            case "held":
+                calls = ", ".join(frame["calls"])
+                show(Text(clean(f"It waits for tool_call.release or tool_call.refuse of {calls}."), "yellow"))
             case "replaced":
                 self._write("\n[withdrawn]\n" if self.printed else "")
                 self.printed = ""

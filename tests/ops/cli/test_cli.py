@@ -461,6 +461,13 @@ def test_an_answer_that_begins_again_is_printed_again(capsys: pytest.CaptureFixt
         ({"type": "answered", "answer": "Whole.", "citations": []}, "Whole.\n"),
         ({"type": "failed", "code": "timeout", "reason": "It was silent."}, "✗ no answer (timeout): It was silent.\n"),
         ({"type": "stopped", "answer": "Half"}, "Half\nstopped\n"),
+        ({"type": "thought", "text": "I look.", "round": 1, "attempt": 1}, "I look.\n"),
+        ({"type": "tool", "name": "weather", "arguments": "{}", "round": 1, "attempt": 1}, "→ weather {}\n"),
+        (
+            {"type": "observation", "status": "completed", "text": "Rain\nall day.", "attempt": 1},
+            "  completed: Rain all day.\n",
+        ),
+        ({"type": "held", "calls": ["a"]}, "It waits for tool_call.release or tool_call.refuse of a.\n"),
     ],
 )
 def test_an_answer_without_tokens(capsys: pytest.CaptureFixture[str], frame: dict[str, Any], printed: str) -> None:
