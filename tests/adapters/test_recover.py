@@ -368,3 +368,38 @@ async def test_one_recovers_at_a_time(url: str) -> None:
         assert (first, second) == (True, False)
     async with only_one(url) as third:
         assert third
+
+
+async def test_a_call_that_was_not_released_in_time_is_refused(scene: Scene) -> None:
+    message = await scene.message()
+    late, waiting = [await scene.desk.held(new_id(), message, message, seconds=seconds) for seconds in (0.0, 60.0)]
+    await scene.forgotten_by("resume")
+    assert await scene.swept() == [("expired_hold", late)]
+    assert await scene.desk.types("tool_call", late) == [
+        "tool_call.requested.v1", "tool_call.held.v1", "tool_call.refused.v1"
+    ]  # fmt: skip
+    assert len(await scene.desk.types("tool_call", waiting)) == 2
+    assert await scene.swept() == []
+
+
+async def test_a_call_of_a_tool_whose_message_has_ended_is_lost(scene: Scene) -> None:
+    message, now = await scene.message(), datetime.now(UTC)
+    call = await scene.desk.held(new_id(), message, message)
+    await scene.desk.change("tool_call", call, lambda it: it.release(now))
+    await scene.desk.change("tool_call", call, lambda it: it.begin_again(now, attempt=1))
+    await scene.forgotten_by("answer")
+    fails = {"message": message, "code": "timeout", "reason": "Silence.", "answer": ""}
+    await scene.desk.change("conversation", message, lambda it: it.fail(now, **fails))
+    for consumer in callers("message"):
+        await scene.forgotten_by(consumer)
+    assert ("tool_call", call) in await scene.swept()
+    [*_, lost] = await scene.desk.events("tool_call", call)
+    assert (lost.TOPIC, lost.code) == ("tool_call.failed.v1", "lost")  # type: ignore[attr-defined]
+
+
+async def test_a_message_that_waits_for_a_person_is_not_orphaned(scene: Scene) -> None:
+    message, now = await scene.message(), datetime.now(UTC)
+    await scene.desk.change("conversation", message, lambda it: it.answering(now, message=message))
+    await scene.desk.change("conversation", message, lambda it: it.hold(now, message=message, calls=[new_id()]))
+    await scene.forgotten_by("answer")
+    assert await scene.swept() == []

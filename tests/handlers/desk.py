@@ -199,14 +199,14 @@ class Desk:
         request = known if request is None else request
         return await self.calls.request(cause, kind, kind=kind, provider=provider, model=model, request=request)
 
-    async def held(self, app: str, conversation: str, message: str) -> str:
+    async def held(self, app: str, conversation: str, message: str, *, seconds: float = 60.0) -> str:
         """The id of a call of a tool that waits for a person."""
         id, at = new_id(), datetime.now(UTC)
         of: dict[str, Any] = {"app": app, "conversation": conversation, "cause_noun": "message", "cause_id": message}
         names = dict.fromkeys(("toolset", "kind", "tool", "name", "digest", "server"), "mail")
         numbers: dict[str, Any] = {"round": 1, "position": 0, "attempt": 1, "destructive": True, "idempotent": False}
         call = ToolCall.begin(ToolCall.Requested, id, at, arguments="{}", model_call=new_id(), **of, **names, **numbers)
-        call.hold(at, why="approval", seconds=60.0)
+        call.hold(at, why="approval", seconds=seconds)
         cause = Metadata(new_id(), self.tenant, new_id())
         await self.store.append(Subject(self.tenant, call.TOPIC, id), call.pending(), cause, 0)
         return id
