@@ -28,9 +28,10 @@ class Cause:
     prefix: str = ""
     """Before the names of all steps: that of a tool, whose calls are its own."""
 
-    def within(self, prefix: str) -> Cause:
-        """The cause of the calls that a step makes itself."""
-        return replace(self, completed={}, made={}, prefix=f"{self.prefix}{prefix}/")
+    def within(self, tool_call: str) -> Cause:
+        """The cause of the calls that a call of a tool makes itself: the commit that requested it."""
+        metadata = replace(self.metadata, id=tool_call)
+        return replace(self, metadata=metadata, completed={}, made={}, prefix=f"{self.prefix}tool:{tool_call}/")
 
     def call(self, step: str, attempt: int | None = None, number: int = 1) -> str:
         """The id of the call that an attempt (this one by default) makes in this step, in its n-th try."""

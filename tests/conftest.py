@@ -81,6 +81,7 @@ STACK = (
     "adapters/models/test_llama_cpp.py",
     "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
+    "journeys/test_agent.py",
     "journeys/test_around.py",
     "journeys/test_bad_input.py",
     "journeys/test_embedding_provider.py",

@@ -285,7 +285,8 @@ class Client:
         `after` is the message of the conversation to continue after, by default the newest.
 
         The first is `{"type": "accepted", "conversation": id, "message": id}`. When `attempt` of a token grows, the
-        answer starts over. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
+        answer starts over. After a frame `held` it goes on once a person has decided. Raises: Rejected, NotSent,
+        Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
         message = new_id()
         payload = {
@@ -324,7 +325,7 @@ class Client:
             if outcome["status"] == "rejected":
                 raise Rejected(outcome)
             yield {"type": "accepted", "conversation": conversation, "message": message}
-            after, silence = int(outcome["sequence"]), 0.0
+            after, silence, held = int(outcome["sequence"]), 0.0, False
             while silence < patience:
                 received = await _next(live.next_msg, POLL)
                 if received is None:
@@ -334,10 +335,12 @@ class Client:
                     silence = 0.0
                     frame = orjson.loads(received.data)
                 if frame is not None:
+                    held = frame["type"] == "held"
                     yield frame
                     if frame["type"] in LAST_FRAMES:
                         return
-            raise NoOutcome(f"Message {message} has no answer after {patience:.0f} s of silence: is a worker running?")
+            why = "is a worker running?" if not held else "it waits for a person to release calls of tools."
+            raise NoOutcome(f"Message {message} has no answer after {patience:.0f} s of silence: {why}")
         finally:
             await live.unsubscribe()
 

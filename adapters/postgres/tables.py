@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
 from adapters.postgres import policies
+from adapters.postgres.agent_thoughts import AGENT_THOUGHTS
 from adapters.postgres.budgets import BUDGETS
 from adapters.postgres.operation_logs import OPERATION_LOGS
 from adapters.postgres.policies import READER
@@ -159,7 +160,7 @@ async def set_up(url: str) -> None:
 async def make_views(connection: AsyncConnection[TupleRow]) -> None:
     """Make the views whose tables are there."""
     readers = await policies.existing(connection)
-    for view in (REQUESTS, OPERATION_LOGS, BUDGETS):
+    for view in (REQUESTS, OPERATION_LOGS, BUDGETS, AGENT_THOUGHTS):
         await make_view(connection, view, readers)
 
 

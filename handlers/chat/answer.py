@@ -42,6 +42,7 @@ from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, Citer, ModelError, Schemas
 from handlers.repository import Repository
+from handlers.retrieval.retrieve import CALLS as SEARCHES
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
 from handlers.tools.agent import Agent, Frame, Held
 from handlers.tools.agent import Turn as Task
@@ -54,7 +55,7 @@ log = structlog.get_logger(__name__)
 Begins = Conversation.Asked | Conversation.Retried | Conversation.Resumed
 """The events that have a message answered."""
 
-CALLS = (ANNOTATION, "embed", "filter", "rerank", "chat", structured.STEP)
+CALLS = (ANNOTATION, *SEARCHES, "chat", structured.STEP)
 """The steps of an answer that call a model."""
 
 

@@ -31,6 +31,9 @@ from handlers.retrieval.fusion import fused
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.select import Selection, choose, distinct, passage, rerank, select
 
+CALLS = ("embed", "filter", "rerank")
+"""The steps of a search that call a model."""
+
 SPARE = 2
 """Factor by which more hits are searched than given, since some may be dropped."""
 
@@ -144,6 +147,10 @@ class Retrieve:
             return Retrieved([], {})
         id, model = cause.call("retrieve"), configuration["model"]
         return await self.find(Question(id, cause, query, datasets, how, model, preparation))
+
+    async def take_over(self, cause: Cause) -> Cause:
+        """The cause with the calls that earlier attempts completed; those that they left open end as `lost`."""
+        return await self.models.calls.take_over(cause, *CALLS)
 
     async def find(self, question: Question) -> Retrieved:
         """As `__call__`, for any question."""

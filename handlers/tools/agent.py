@@ -142,6 +142,10 @@ class _Run:
     made: list[Made] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     """The calls of the last round, as text."""
+    tool_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tool_tokens = sum(estimate(str(each.tool)) for each in self.offered.values())
 
     async def __call__(self) -> Said:
         while True:
@@ -323,8 +327,8 @@ class _Run:
         drafts: list[Draft] = [draft for made in self.rounds for draft in STRATEGIES[self.strategy].messages(made)]
         said = sum(estimate(draft.message.content) + 8 for draft in drafts)
         said += sum(estimate(call.name + call.arguments) for draft in drafts for call in draft.tool_calls)
-        tools = sum(estimate(str(each.tool)) for each in self.offered.values())
-        return model["context_window"] - model["max_tokens"] - self.turn.prompt.prompt_tokens - tools - said
+        free = model["context_window"] - model["max_tokens"] - self.turn.prompt.prompt_tokens
+        return free - self.tool_tokens - said
 
 
 def tool_calls(turn: Message) -> list[str]:

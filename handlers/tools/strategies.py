@@ -23,6 +23,9 @@ STOP = "Observation:"
 
 LAST = "Answer now, without another call of a tool, from what the calls so far have shown."
 
+LONGEST_ESCAPE = 12
+"""Characters of the longest escape in JSON: a pair of surrogates."""
+
 _TAGS = re.compile(r"<\|?(?:tool_call|tool_calls|function_call|function=)[^>]*>|\[TOOL_CALLS\]")
 """Marks that a model writes where its server does not read its calls of tools."""
 
@@ -176,13 +179,31 @@ def _step(said: str, calls: Sequence[ToolCall]) -> Read:
     try:
         found = arguments_of(bare(said))
     except ValueError as error:
-        return Read(said, fault=str(error))
+        return Read(cut) if (cut := _cut_answer(said)) else Read(said, fault=str(error))
     step = found.get("step", found)
     if isinstance(step, dict) and isinstance(answer := step.get("answer"), str):
         return Read(answer)
     if isinstance(step, dict) and isinstance(step.get("tool"), str):
         return Read("", [_made_up(step["tool"], step.get("arguments"))])
     return Read(said, fault="The JSON object has neither a tool nor an answer.")
+
+
+_BEGUN = re.compile(r'\s*\{\s*(?:"step"\s*:\s*\{\s*)?"answer"\s*:\s*(".*)', re.DOTALL)
+
+
+def _cut_answer(said: str) -> str:
+    """The beginning of an answer whose JSON breaks off, as at the maximum of tokens; empty for none."""
+    if begun := _BEGUN.fullmatch(bare(said)):
+        text = begun[1]
+        cuts = [text[:-cut] for cut in range(1, LONGEST_ESCAPE) if text[-cut:].startswith("\\")]
+        for each in (text.rstrip("} \r\n\t"), *(f'{cut}"' for cut in (text, *cuts))):
+            try:
+                answer = str(json.loads(each))
+                answer.encode()
+            except ValueError:  # it breaks off within an escape, or is no text that breaks off
+                continue
+            return answer
+    return ""
 
 
 def _schema_messages(made: Round) -> list[Draft]:

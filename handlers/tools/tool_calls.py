@@ -201,7 +201,7 @@ class ToolCalls:
                 call.hold(at, why=offered.waits, seconds=task.agent["hold_s"])
             return call
 
-        metadata = _metadata(task.cause, id, "request")
+        metadata = task.cause.metadata.caused(id)  # so that all that the tool causes names the call
         change = await self.repository.change(ToolCall, id, metadata, decide, new=True)
         return change.aggregate
 

@@ -20,7 +20,19 @@ from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
 MEASURES = (
-    *("commands", "answer", "route", "fairness", "connects", "search", "rebuild", "traces", "policies", "storage"),
+    *(
+        "commands",
+        "answer",
+        "agent",
+        "route",
+        "fairness",
+        "connects",
+        "search",
+        "rebuild",
+        "traces",
+        "policies",
+        "storage",
+    ),
     *("ingest", "memory"),
 )
 """In this order: ingest loads torch into this process, in which a rebuild runs too."""

@@ -20,7 +20,7 @@ import orjson
 from nats.aio.msg import Msg
 from rich.progress import Progress
 
-from adapters.jetstream.client import Client
+from adapters.jetstream.client import LAST_FRAMES, Client
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from domain.aggregate import new_id
@@ -95,7 +95,7 @@ class Answers:
         question, type = self.questions[id], orjson.loads(message.data)["type"]
         if type == "token":
             question.first = question.first or time.time()
-        elif type != "retrieved":
+        elif type in LAST_FRAMES:
             question.last = time.time()
             self._ended[id].set_result(type)
 

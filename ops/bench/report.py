@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from ops.bench.agent import COMMITS, ROUNDS
 from ops.bench.answer import IN_FLIGHT
 from ops.bench.machine import machine
 from ops.bench.measure import Measure
@@ -54,6 +55,7 @@ def _number(number: float | None) -> str:
 GROUPS = (
     "commands",
     "answer",
+    "agent",
     "route",
     "fairness",
     "connects",
@@ -111,6 +113,14 @@ rounds; the ratio is the figure as a multiple of the limit.
   {2 * sizes.questions:,} a round. Limit: publishes per second, as of `commands`, divided by `messages`, the messages
   that a question stores. `processor`: processor time of each process for a question meanwhile, until the tables show
   it.
+- **agent**: from the end of a model's answer with a call of a tool to the request of the next round, without the time
+  of the tool: what the loop of an agent adds to its model and its tools. {ROUNDS} rounds a question,
+  {sizes.questions // 4} questions one at a time, with an instant model behind HTTP and the calculator. Limit: as many
+  acknowledged publishes as a round waits for, {COMMITS}. `record`: from the record of a tool call to that of its end in
+  the log, without the time of the tool; limit: a publish. `at`: the median time at which a round reaches each stage:
+  `said`, the end of the model's call; `tool` and `result`, the request of the tool's call and its end; `next`, the
+  request of the model's next call, as they reach the log; `request`, the next request at the model's server.
+  `messages`: commits of calls for a round with a tool.
 - **route**: time that a route of three models and two hard quotas add to a call of a model, with 10, 100 and 500 in
   flight in one process: to choose the model, to reserve in leases of the windows, to charge and to settle. `quota`: the
   quotas alone. The first leases are taken before.

@@ -29,12 +29,17 @@ USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
 USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
 DATA_SOURCE_ID = "gen_ai.data_source.id"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
+TOOL_TYPE = "gen_ai.tool.type"
 RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 
 TRACELOOP_SPAN_KIND = "traceloop.span.kind"
 TRACELOOP_ENTITY_NAME = "traceloop.entity.name"
+TRACELOOP_ENTITY_INPUT = "traceloop.entity.input"
+TRACELOOP_ENTITY_OUTPUT = "traceloop.entity.output"
 LLM_REQUEST_TYPE = "llm.request.type"
 
 OPENINFERENCE_SPAN_KIND = "openinference.span.kind"
@@ -47,12 +52,16 @@ LLM_TOKENS_CACHE_READ = "llm.token_count.prompt_details.cache_read"
 LLM_TOKENS_CACHE_WRITE = "llm.token_count.prompt_details.cache_write"
 LLM_TOKENS_REASONING = "llm.token_count.completion_details.reasoning"
 EMBEDDING_MODEL_NAME = "embedding.model_name"
+OPENINFERENCE_TOOL_NAME = "tool.name"
 RERANKER_MODEL_NAME = "reranker.model_name"
 RERANKER_TOP_K = "reranker.top_k"
 RERANKER_OUTPUT = "reranker.output_documents"
 
 # What only the export to a collector adds: whose a span is, what it cost, and with leave what was said.
 CONVERSATION_ID = "gen_ai.conversation.id"
+AGENT_ID = "gen_ai.agent.id"
+TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_CALL_RESULT = "gen_ai.tool.call.result"
 ERROR_TYPE = "error.type"
 SESSION_ID = "session.id"
 USER_ID = "user.id"
@@ -86,9 +95,7 @@ _PARAMETERS = {
 def requested(kind: str, provider: str, model: str, server: str, request: Mapping[str, Any]) -> Attributes:
     """Of a call of a model that is about to be sent."""
     found: Attributes = {PROVIDER_NAME: provider, REQUEST_MODEL: model}
-    address, _, port = server.rpartition(":")
-    if address and port.isdecimal():
-        found |= {SERVER_ADDRESS: address.strip("[]"), SERVER_PORT: int(port)}
+    found |= _address(server)
     if kind == "embedding":
         return found | {OPERATION_NAME: "embeddings"}
     if kind == "rerank":
@@ -104,6 +111,11 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
     if isinstance(choices := parameters.get("n"), int) and choices != 1:
         found[REQUEST_CHOICE_COUNT] = choices
     return found | {OPERATION_NAME: kind, OUTPUT_TYPE: "text", REQUEST_STREAM: True}
+
+
+def _address(server: str) -> Attributes:
+    address, _, port = server.rpartition(":")
+    return {SERVER_ADDRESS: address.strip("[]"), SERVER_PORT: int(port)} if address and port.isdecimal() else {}
 
 
 def completed(
@@ -159,9 +171,32 @@ def retrieval(datasets: Sequence[str], top_k: int | None) -> Attributes:
     return found
 
 
+EXECUTE_TOOL, INVOKE_AGENT = "execute_tool", "invoke_agent"
+
+
+def tool(call: str, kind: str, name: str, server: str) -> Attributes:
+    """Of a call of a tool; a toolset whose tools the worker runs itself has no server."""
+    found: Attributes = {OPERATION_NAME: EXECUTE_TOOL, TOOL_NAME: name, TOOL_CALL_ID: call}
+    return found | {TOOL_TYPE: _TOOL_TYPES.get(kind, "function")} | _address(server)
+
+
+_TOOL_TYPES = {"builtin": "function", "dataset": "datastore", "openapi": "extension", "mcp": "extension"}
+
+
+def agent() -> Attributes:
+    """Of the turn of an agent."""
+    return {OPERATION_NAME: INVOKE_AGENT}
+
+
 # --- for collectors ------------------------------------------------------------------------------------------
 
-_OPENINFERENCE = {"chat": "LLM", "embedding": "EMBEDDING", "rerank": "RERANKER", "retrieval": "RETRIEVER"}
+_OPENINFERENCE = {
+    "chat": "LLM",
+    "embedding": "EMBEDDING",
+    "rerank": "RERANKER",
+    "retrieval": "RETRIEVER",
+    "tool": "TOOL",
+}
 
 _OF_CALLS = {
     USAGE_INPUT_TOKENS: LLM_TOKENS_PROMPT,
@@ -182,12 +217,16 @@ def exported(kind: str, name: str, stored: Attributes, hits: Sequence[Mapping[st
 
     Of the hits of a search, those that the model was given are named by their ids.
     """
-    found = {**stored, OPENINFERENCE_SPAN_KIND: _OPENINFERENCE.get(kind, "CHAIN")}
+    invoked = stored.get(OPERATION_NAME) == INVOKE_AGENT
+    found = {**stored, OPENINFERENCE_SPAN_KIND: "AGENT" if invoked else _OPENINFERENCE.get(kind, "CHAIN")}
     if kind in _ALIASES:
         found[LLM_REQUEST_TYPE] = kind
         found |= {alias: stored[given] for given, alias in _ALIASES[kind].items() if given in stored}
+    elif kind == "tool":
+        called = stored.get(TOOL_NAME, name)
+        found |= {TRACELOOP_SPAN_KIND: "tool", TRACELOOP_ENTITY_NAME: called, OPENINFERENCE_TOOL_NAME: called}
     else:
-        found |= {TRACELOOP_SPAN_KIND: "task", TRACELOOP_ENTITY_NAME: name}
+        found |= {TRACELOOP_SPAN_KIND: "agent" if invoked else "task", TRACELOOP_ENTITY_NAME: name}
     if USAGE_CACHE_CREATION in stored:
         found[USAGE_CACHE_WRITE] = stored[USAGE_CACHE_CREATION]
     if USAGE_OUTPUT_TOKENS in stored:

@@ -2,7 +2,8 @@
 
 In such a log, a worker whose attempt was over could still record steps of the work, under the command that began its
 own attempt, and so end a later attempt. These steps count in the trace of the newest attempt. Since steps are fenced, a
-step's correlation is that trace, and nothing here changes it.
+step's correlation is that trace, and nothing here changes it; but where a stop ends an answer that is held, the
+steps follow from the command to stop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from projections.messages import message_of
 from projections.traces.spans import STEPS, span_id
 from projections.traces.subjects import subjects
 
-OF_MESSAGES = (Conversation.Answering, Conversation.Answered, Conversation.Failed, Conversation.Stopped)
+OF_MESSAGES = (
+    Conversation.Answering,
+    Conversation.Held,
+    Conversation.Resumed,
+    Conversation.Answered,
+    Conversation.Failed,
+    Conversation.Stopped,
+)
 OF_OTHERS = (
     Document.Started,
     Document.Parsed,

@@ -17,6 +17,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id, derived_id
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
+from domain.tools.tool_call import ToolCall
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.model_calls import model_calls
@@ -25,9 +26,9 @@ from projections.values.fingerprint import fingerprint
 
 spans = ReadModel(
     "spans",
-    "Steps of the traces: of handlers, and for them of searches and models. A further attempt goes on in the same "
-    "rows, but every call of a model has its own.",
-    key("id", "Span; of a model call its id."),
+    "Steps of the traces: of handlers, and for them of searches, models and tools. A further attempt goes on in the "
+    "same rows, but every call of a model or a tool has its own.",
+    key("id", "Span; of a call of a model or a tool its id."),
     required("trace_id", Id, "Trace that it belongs to, in traces."),
     optional("parent_id", Id, "Span that it is part of; null when that is the trace."),
     required(
@@ -36,7 +37,11 @@ spans = ReadModel(
         "handler, retrieval, embedding, chat, rerank, moderation, tool, agent, workflow, extract, segment, index.",
     ),
     required("name", Text, "Name of the step, in a word or two."),
-    required("status", Text, "running, ok, error, cancelled, or unknown: a call whose worker died."),
+    required(
+        "status",
+        Text,
+        "running, held (it waits for a person), ok, error, cancelled, or unknown: a call whose worker died.",
+    ),
     required("started_at", Time, "When it began."),
     optional("ended_at", Time, "When it ended; null while it has not."),
     optional("duration_ms", Double, "Milliseconds to its end; null when that is not known."),
@@ -46,6 +51,7 @@ spans = ReadModel(
     required("noun_id", Id, "Message, document or replay that it was done for."),
     optional("conversation_id", Id, "Conversation, where it is known."),
     optional("model_call_id", Id, "Call of a model, in model_calls; null where it is none."),
+    optional("tool_call_id", Id, "Call of a tool, in tool_calls; null where it is none."),
     optional("retrieval_id", Id, "Search, in retrievals; null where it is none, and before its end."),
     optional("provider", Text, "Provider of the model; null where there is none."),
     optional("model", Text, "Model; null where there is none."),
@@ -64,18 +70,19 @@ spans = ReadModel(
     required("created_at", Time, "Time of the record."),
     required("updated_at", Time, "Time of the last change."),
 )
-OPEN = {"status": "running", "model_call_id": None}
+OPEN, HELD = ({"status": status, "model_call_id": None, "tool_call_id": None} for status in ("running", "held"))
 """Spans that are cancelled when their noun is deleted; a call ends by its own event."""
 
 spans.sets(EndUser.Erased, {"attributes": {}, "error": None, "fingerprint": None}, column="person_id")
 spans.sets(Document.Deleted, {"status": "cancelled"}, column="noun_id", only=OPEN, ended=("ended_at", "ended_sequence"))
-spans.sets(
-    Conversation.Deleted,
-    {"status": "cancelled"},
-    column="conversation_id",
-    only=OPEN,
-    ended=("ended_at", "ended_sequence"),
-)
+for only in (OPEN, HELD):
+    spans.sets(
+        Conversation.Deleted,
+        {"status": "cancelled"},
+        column="conversation_id",
+        only=only,
+        ended=("ended_at", "ended_sequence"),
+    )
 spans.looked_up("trace_id")
 spans.priced("cost")
 spans.sorted_by("error", "fingerprint", "started_at", postgresql_where=spans.table.c.fingerprint.is_not(None))
@@ -200,6 +207,14 @@ spans.changes(Conversation.Asked, Conversation.Retried, pick=answer_span)(resume
 @spans.changes(Conversation.Answering, pick=answer_span)
 def answering(row: Row, event: Conversation.Answering, message: Recorded) -> Row:
     return tried(row, event)
+
+
+@spans.changes(Conversation.Held, pick=answer_span)
+def waits_for_person(row: Row, event: Conversation.Held, message: Recorded) -> Row | None:
+    return {"status": "held"} if row["status"] == "running" else None
+
+
+spans.changes(Conversation.Resumed, pick=answer_span)(resumed)
 
 
 @spans.changes(Conversation.Answered, pick=answer_span)
@@ -370,9 +385,17 @@ def _handler(event: Any, message: Recorded) -> str | None:
     return causing_span(event, message) if retrieval_span(event, message) else None
 
 
-def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
-    """A call after the handler's end begins no search, because no event would end it."""
+def tool_span(event: Any, message: Recorded) -> str:
+    """The call of a tool that caused a call of a model or a search, where one did."""
+    return message.metadata.causation or ""
+
+
+def _searches(event: Any, message: Recorded, handler: Row, cause: Row | None) -> list[Row]:
+    """A call after the handler's end begins no search, because no event would end it; nor does one of a tool, which
+    is the search itself."""
     if handler["status"] != "running" and isinstance(event, ModelCall.Requested):
+        return []
+    if cause and cause["kind"] == "tool":
         return []
     search = begun(
         message,
@@ -391,7 +414,9 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
 
 
 # A call, mostly for the embedding of the question, is the first event of its search.
-spans.makes(ModelCall.Requested, Retrieval.Made, within=(spans, _handler), once=retrieval_span)(_searches)
+spans.makes(
+    ModelCall.Requested, Retrieval.Made, within=(spans, _handler), related=(spans, tool_span), once=retrieval_span
+)(_searches)
 
 
 @spans.changes(ModelCall.Requested, pick=retrieval_span, related=(spans, _handler))
@@ -454,6 +479,27 @@ def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None)
 spans.changes(ModelCall.Requested, Retrieval.Made, pick=causing_span)(at_work)
 
 
+@spans.changes(ModelCall.Requested, related=(spans, tool_span))
+def of_tool(row: Row, event: ModelCall.Requested, message: Recorded, cause: Row | None) -> Row | None:
+    """A call that a tool makes is part of the tool's."""
+    if cause is None or cause["kind"] != "tool":
+        return None
+    return {"parent_id": cause["id"], "started_at": max(row["started_at"], cause["started_at"])}
+
+
+_FIRST_ROUNDS = tuple(f"agent:1:{strategy}" for strategy in ("tools", "schema", "react"))
+"""The steps in which an agent begins its turn."""
+
+
+@spans.changes(ModelCall.Requested, pick=causing_span)
+def agent_begins(row: Row, event: ModelCall.Requested, message: Recorded) -> Row | None:
+    if event.kind != "chat" or event.cause_noun != "message" or attributes.OPERATION_NAME in row["attributes"]:
+        return None
+    number = event.route["try"] if event.route else 1
+    begins = {_call_of(event.cause_id, step, event.attempt, number) for step in _FIRST_ROUNDS}
+    return {"attributes": row["attributes"] | attributes.agent()} if event.originator_id in begins else None
+
+
 @spans.changes(ModelCall.Completed, related=(model_calls, originator))
 def completed(row: Row, event: ModelCall.Completed, message: Recorded, call: Row | None) -> Row:
     of_answer = attributes.completed(
@@ -498,3 +544,70 @@ def _broken(row: Row, event: ModelCall.Failed | ModelCall.Cancelled, call: Row |
         "cost": call and call["cost"],
         "attributes": row["attributes"] | attributes.used(row["kind"], event.usage),
     }
+
+
+# --- calls of tools -------------------------------------------------------------------------------------------
+
+
+@spans.makes(ToolCall.Requested, related=(spans, causing_span), new=originator)
+def tool_requested(event: ToolCall.Requested, message: Recorded, handler: Row | None) -> Row:
+    return begun(
+        message,
+        event.timestamp,
+        "tool",
+        f"{attributes.EXECUTE_TOOL} {event.name}",
+        event.cause_noun,
+        event.cause_id,
+        handler,
+        id=event.originator_id,
+        conversation_id=event.conversation,
+        attempt=event.attempt,
+        tool_call_id=event.originator_id,
+        attributes=attributes.tool(event.originator_id, event.kind, event.name, event.server),
+    )
+
+
+@spans.changes(ToolCall.Held)
+def tool_held(row: Row, event: ToolCall.Held, message: Recorded) -> Row:
+    return {"status": "held"}
+
+
+@spans.changes(ToolCall.Released)
+def tool_released(row: Row, event: ToolCall.Released, message: Recorded) -> Row:
+    """The time that it waited is not the tool's."""
+    return {"status": "running", "started_at": max(event.timestamp, row["started_at"])}
+
+
+@spans.changes(ToolCall.Begun)
+def tool_begun(row: Row, event: ToolCall.Begun, message: Recorded) -> Row:
+    return {**RUNNING, "attempt": event.attempt}
+
+
+@spans.changes(ToolCall.Completed)
+def tool_completed(row: Row, event: ToolCall.Completed, message: Recorded) -> Row:
+    return ended(row, event, message, "ok") | {"duration_ms": event.duration_ms}
+
+
+@spans.changes(ToolCall.Failed)
+def tool_failed(row: Row, event: ToolCall.Failed, message: Recorded) -> Row:
+    return failed(row, event, message) | {"duration_ms": event.duration_ms}
+
+
+@spans.changes(ToolCall.Refused)
+def tool_refused(row: Row, event: ToolCall.Refused, message: Recorded) -> Row:
+    """The decision of a person is no error."""
+    return ended(row, event, message, "cancelled", error_code=event.code, error=event.reason)
+
+
+@spans.changes(ToolCall.Cancelled)
+def tool_cancelled(row: Row, event: ToolCall.Cancelled, message: Recorded) -> Row:
+    return ended(row, event, message, "cancelled") | {"duration_ms": event.duration_ms}
+
+
+@spans.changes(Retrieval.Made, pick=tool_span)
+def searched(row: Row, event: Retrieval.Made, message: Recorded) -> Row | None:
+    """A tool that searches is the search itself."""
+    if row["kind"] != "tool":
+        return None
+    found = attributes.retrieval(event.datasets, event.retrieval["top_k"])
+    return {"retrieval_id": event.originator_id, "attributes": found | row["attributes"]}

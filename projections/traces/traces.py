@@ -41,7 +41,7 @@ traces = ReadModel(
         "calls for an index that is rebuilt.",
     ),
     required("name", Text, "Command: noun.verb."),
-    required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
+    required("status", Text, "running, held, ok, error, cancelled or unknown: what became of its handler last."),
     required("started_at", Time, "When it began."),
     optional("ended_at", Time, "When its handler ended; null while it has not."),
     optional("duration_ms", Double, "Milliseconds to that; null before, and when it was given up."),
@@ -61,11 +61,13 @@ traces = ReadModel(
     ),
     required("spans", Integer, "Spans."),
     required("model_calls", Integer, "Calls of models."),
-    required("open_calls", Integer, "Calls of models that have not ended."),
+    required("tool_calls", Integer, "Calls of tools."),
+    required("held_calls", Integer, "Calls of tools that wait for a person."),
+    required("open_calls", Integer, "Calls of models and tools that are being made."),
     required(
         "unknown_calls",
         Integer,
-        "Calls of models whose worker died, so that it is not known whether the model answered.",
+        "Calls of models and tools whose worker died, so that it is not known what came of them.",
     ),
     required("errors", Integer, "Spans that failed."),
     optional("provider", Text, "Provider of the chat model that was called last."),
@@ -93,9 +95,10 @@ traces.sets(
     column="person_id",
 )
 traces.sets(Document.Deleted, {"status": "cancelled"}, column="document_id", only={"status": "running"}, ended=ENDED)
-traces.sets(
-    Conversation.Deleted, {"status": "cancelled"}, column="conversation_id", only={"status": "running"}, ended=ENDED
-)
+for status in ("running", "held"):
+    traces.sets(
+        Conversation.Deleted, {"status": "cancelled"}, column="conversation_id", only={"status": status}, ended=ENDED
+    )
 traces.priced("cost", "unpriced_calls")
 
 # --- how they are read ---------------------------------------------------------------------------------------
@@ -130,6 +133,8 @@ def _begun(event: Any, message: Recorded, kind: str, name: str, **columns: Any) 
         "words": [],
         "spans": 0,
         "model_calls": 0,
+        "tool_calls": 0,
+        "held_calls": 0,
         "open_calls": 0,
         "unknown_calls": 0,
         "errors": 0,
@@ -229,6 +234,8 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
         changed["spans"] = trace["spans"] + 1
         if after["model_call_id"]:
             changed |= _called(trace, after)
+        if after["tool_call_id"]:
+            changed["tool_calls"] = trace["tool_calls"] + 1
     counted = _counts(before) if before else _NOTHING
     for column, count in _counts(after).items():
         if more := count - counted[column]:
@@ -252,9 +259,11 @@ _OF_HANDLER = ("status", "ended_at", "duration_ms", "error_code", "error", "fing
 
 def _counts(span: Row) -> dict[str, int]:
     call = span["model_call_id"] is not None
+    either = call or span["tool_call_id"] is not None
     return {
-        "open_calls": call and span["status"] == "running",
-        "unknown_calls": call and span["status"] == "unknown",
+        "held_calls": either and span["status"] == "held",
+        "open_calls": either and span["status"] == "running",
+        "unknown_calls": either and span["status"] == "unknown",
         "errors": span["status"] == "error",
         "unpriced_calls": call and span["prompt_tokens"] is not None and span["cost"] is None,
         "prompt_tokens": span["prompt_tokens"] or 0,
@@ -263,7 +272,7 @@ def _counts(span: Row) -> dict[str, int]:
 
 
 _NOTHING = dict.fromkeys(
-    ("open_calls", "unknown_calls", "errors", "unpriced_calls", "prompt_tokens", "completion_tokens"), 0
+    ("held_calls", "open_calls", "unknown_calls", "errors", "unpriced_calls", "prompt_tokens", "completion_tokens"), 0
 )
 
 

@@ -38,6 +38,8 @@ class Stack:
         self.nats_url = settings.nats_url
         self.postgres_url = settings.postgres_url
         self._log = log
+        self.programs: dict[str, str] = {}
+        """Modules that stand for the command line in workers of a role."""
         self._workers: dict[str, asyncio.subprocess.Process] = {}
 
     @classmethod
@@ -74,7 +76,8 @@ class Stack:
             "HEADRACE_FILE_EGRESS_ALLOW": "127.0.0.1:1-65535",
             **variables,
         }
-        command = (sys.executable, "-m", "ops.cli", "worker", "--role", _role(worker))
+        program = self.programs.get(_role(worker), "ops.cli")
+        command = (sys.executable, "-m", program, "worker", "--role", _role(worker))
         with self._log.open("ab") as log:
             self._workers[worker] = await asyncio.create_subprocess_exec(
                 *command, env=environment, stdout=log, stderr=log

@@ -58,6 +58,11 @@ NAMES = {
             )
         ),
     ],
+    "agent": [
+        *(f"agent.{figure}.p{percent}" for percent in (50, 95) for figure in ("round", "record")),
+        *(f"agent.at.{stage}" for stage in ("said", "tool", "result", "next", "request")),
+        "agent.messages",
+    ],
     "route": [
         f"route{part}.p{percent}.of{number}"
         for number in (10, 100, 500)

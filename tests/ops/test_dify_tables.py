@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.postgres.agent_thoughts import AGENT_THOUGHTS
 from adapters.postgres.operation_logs import OPERATION_LOGS
 from ops.settings import PREFIX, Settings
 from projections.catalog import READ_MODELS
@@ -29,9 +30,10 @@ tool_api_providers tool_label_bindings tool_workflow_providers
 DIFY = _NAMES.split()
 """The tables of Dify 0.6.9."""
 
-LATER = {"comes with tools", "comes with workflows", "comes with the HTTP door"}
+LATER = {"comes with workflows", "comes with the HTTP door"}
 
-COLUMNS = {model.name: set(model.blank) for model in READ_MODELS} | {OPERATION_LOGS.name: set(OPERATION_LOGS.columns)}
+COLUMNS = {model.name: set(model.blank) for model in READ_MODELS}
+COLUMNS |= {view.name: set(view.columns) for view in (OPERATION_LOGS, AGENT_THOUGHTS)}
 
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
 

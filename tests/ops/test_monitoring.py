@@ -28,11 +28,12 @@ def exposed() -> dict[str, set[str]]:
     metrics = Metrics(NatsClient(), cast("Any", None))
     found = {name: set(figure.labels) for name, figure in FIGURES.items()}
     calls = metrics.calls
-    for histogram in (calls.tokens, calls.duration, calls.first_chunk, calls.per_chunk):
+    for histogram in (calls.tokens, calls.duration, calls.first_chunk, calls.per_chunk, calls.tools):
         labels = set(histogram._labelnames)
         found |= {f"{histogram._name}_{kind}": labels for kind in ("sum", "count")}
         found[f"{histogram._name}_bucket"] = labels | {"le"}
-    found[f"{calls.ended._name}_total"] = set(calls.ended._labelnames)
+    for counter in (calls.ended, calls.tools_ended):
+        found[f"{counter._name}_total"] = set(counter._labelnames)
     return found
 
 

@@ -23,6 +23,7 @@ from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from domain.models.model_call import TokenUsage
+from domain.tools.tool_call import ToolCall
 from projections.catalog import KNOWN, READ_MODELS
 from projections.engine.fold import Fold
 from projections.engine.read_model import ReadModel, Row
@@ -62,6 +63,7 @@ class History:
         self.person: str | None = None
         self.door: str | None = None
         self.correlation = "the-correlation"
+        self.causation: str | None = None
         self.streams: dict[str, list[Recorded]] = {EVENTS: [], OUTCOMES: []}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self._seconds = count(1)
@@ -80,7 +82,14 @@ class History:
         tenant, stream = tenant or self.tenant, self.streams[EVENTS]
         events = [cast(Event, event) for event in aggregate.collect_events()]
         metadata = Metadata(
-            new_id(), tenant, self.correlation, actor="ada", traceparent="the-trace", person=self.person, door=self.door
+            new_id(),
+            tenant,
+            self.correlation,
+            causation=self.causation,
+            actor="ada",
+            traceparent="the-trace",
+            person=self.person,
+            door=self.door,
         )
         at = events[-1].timestamp
         position = Position(EVENTS, len(stream) + 1)
@@ -229,6 +238,33 @@ class History:
             self.now, message=message, attempt=attempt, verdicts=list(verdicts), query=None, inputs=None
         )
         self.record(conversation)
+
+    def tool_call(self, cause: str, id: str | None = None, *, held: bool = False, **fields: Any) -> ToolCall:
+        """Request a call of a tool for a message, which may wait for a person."""
+        of: dict[str, Any] = {
+            "toolset": "builtin",
+            "kind": "builtin",
+            "tool": "calculate",
+            "name": "calculate",
+            "digest": "",
+            "arguments": '{"expression": "2 + 3"}',
+            "cause_noun": "message",
+            "cause_id": cause,
+            "conversation": "the-talk",
+            "app": "the-app",
+            "model_call": "call-1",
+            "round": 1,
+            "position": 0,
+            "attempt": 1,
+            "destructive": False,
+            "idempotent": True,
+            "server": "",
+        }
+        call = ToolCall.begin(ToolCall.Requested, id or new_id(), self.now, **of | fields)
+        if held:
+            call.hold(self.now, why="approval", seconds=60.0)
+        self.record(call)
+        return call
 
     def recording(self, id: str | None = None) -> Transcription:
         known = Transcription.begin(

@@ -24,6 +24,7 @@ from domain.knowledge.segmentation import Segmentation
 from domain.models.model import Model, Prices, begun
 from domain.models.model_call import ModelCall
 from domain.models.provider import Credential, Found, Provider
+from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
 
@@ -45,7 +46,7 @@ _EDITS = [
 ]
 
 _TALKING = ["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename", "pin", "unpin", "save", "unsave"]
-_TALKING += ["checked", "matched", "suggest", "suggested", "ask_with_files", "fetch"]
+_TALKING += ["checked", "matched", "suggest", "suggested", "ask_with_files", "fetch", "hold", "resume"]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
@@ -87,6 +88,7 @@ class _Walk:
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
+        self.tools: list[tuple[str, str, str | None, ToolCall]] = []
         self.persons: dict[tuple[str, str], str | None] = {}
         self.erased: dict[tuple[str, str], int] = {}
         self.steps = (
@@ -97,6 +99,7 @@ class _Walk:
             + [self.letter, self.retrieve, self.erase, self.audio]
             + [self.account, self.member, self.key, self.tag]
             + 2 * [self.annotate]
+            + 2 * [self.tool]
             + [self.provider, self.model]
         )
 
@@ -330,6 +333,7 @@ class _Walk:
             ]
         )
         self.history.person = self.random.choice([None, self.person("bo"), self.person("cy")])
+        self.history.causation = self.by_tool(id)
         call = ModelCall.begin(
             ModelCall.Requested,
             id_of(7, number),
@@ -347,6 +351,7 @@ class _Walk:
             },
         )
         self.history.record(call)
+        self.history.causation = None
         self.calls.append((self.history.tenant, self.history.correlation, self.history.person, call))
 
     def end(self, number: int) -> None:
@@ -376,12 +381,56 @@ class _Walk:
                 call.fail(self.history.now, code=code, reason=reason, response="", usage=usage, duration_ms=None)
         self.history.record(call)
 
+    def tool(self, number: int) -> None:
+        """A call of a tool begins, or goes on; persons decide about it by commands of their own."""
+        if self.tools and self.random.random() < 0.6:
+            self.go_on_with_tool(number)
+        elif messages := self.messages():
+            id = self.random.choice(messages)
+            self.follow(id)
+            self.history.person = self.random.choice([None, self.person("bo"), self.person("cy")])
+            call = self.history.tool_call(id, id_of(16, number), held=self.random.random() < 0.5)
+            self.tools.append((self.history.tenant, self.history.correlation, self.history.person, call))
+
+    def go_on_with_tool(self, number: int) -> None:
+        command = self.history.correlation
+        of = self.random.choice(self.tools)
+        self.history.tenant, self.history.correlation, self.history.person, call = of
+        now = self.history.now
+        match self.random.choice(["release", "refuse", "begin", "complete", "fail", "lose", "cancel"]):
+            case "release" if call.status == "held":
+                self.history.correlation = command
+                call.release(now)
+            case "refuse" if call.status == "held":
+                self.history.correlation = command
+                call.refuse(now, code="refused", reason=f"No, by {number}.")
+            case "begin":
+                call.begin_again(now, attempt=call.attempt + 1)
+            case "complete":
+                parts = [{"type": "json", "value": {"number": number}}]
+                call.complete(now, text=f"It is {number}.", parts=parts, duration_ms=12.5)
+            case "fail":
+                call.fail(now, code="timeout", reason=f"Silence {number}.", duration_ms=30.0)
+            case "lose":
+                call.fail(now, code="lost", reason="It died.", duration_ms=None)
+            case "cancel":
+                call.cancel(now, duration_ms=None)
+        if call.pending_events:
+            self.history.record(call)
+        if call.ended:
+            self.tools.remove(of)
+
+    def messages(self) -> list[str]:
+        return [id for (tenant, id) in self.traces if tenant == self.history.tenant and id[19:23] == "8005"]
+
     def retrieve(self, number: int) -> None:
-        messages = [id for (tenant, id) in self.traces if tenant == self.history.tenant and id[19:23] == "8005"]
+        """For an answer, or by one of its tools."""
+        messages = self.messages()
         if not messages:
             return
         id = self.random.choice(messages)
         self.follow(id)
+        self.history.causation = self.by_tool(id)
         failed = self.random.random() < 0.3
         made = Retrieval.begin(
             Retrieval.Made,
@@ -399,6 +448,14 @@ class _Walk:
             reason="The index is away." if failed else None,
         )
         self.history.record(made)
+        self.history.causation = None
+
+    def by_tool(self, message: str) -> str | None:
+        """A call of a tool of this message, or none."""
+        mine = [
+            each.id for tenant, *_, each in self.tools if tenant == self.history.tenant and each.cause_id == message
+        ]
+        return self.random.choice([None, *mine])
 
     def delete(self, number: int) -> None:
         nouns = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant and not noun.deleted]
@@ -564,6 +621,10 @@ class _Walk:
                 conversation.stopped(self.history.now, message=last, answer="Fo")
             case "fail" if last and status == "asked":
                 conversation.fail(self.history.now, message=last, code="timeout", reason="Silence.", answer="Fo")
+            case "hold" if last and status == "asked":
+                conversation.hold(self.history.now, message=last, calls=["a-call"])
+            case "resume" if last and status == "held":
+                conversation.resume(self.history.now, message=last)
             case "retry" if last and status == "failed":
                 if self.random.random() < 0.7:
                     self.history.correlation = self.traces[mine, last] = command
@@ -576,8 +637,8 @@ class _Walk:
                 getattr(conversation, verb)(self.history.now, message=last)
             case "checked" if last and status == "asked":
                 verdicts = [verdict("input", "flagged", action="replace"), verdict("output", "failed", code="timeout")]
-                attempt = self.random.randint(1, 2)
-                self.history.moderate(conversation, last, *verdicts[: self.random.randint(1, 2)], attempt=attempt)
+                # An attempt records its verdicts once.
+                self.history.moderate(conversation, last, *verdicts[: self.random.randint(1, 2)], attempt=number + 1)
             case "matched" if last and status == "asked":
                 annotation = id_of(15, self.random.randrange(self.few))
                 conversation.match(

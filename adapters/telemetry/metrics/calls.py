@@ -1,4 +1,4 @@
-"""The GenAI client metrics of OpenTelemetry, observed from the log while it grows."""
+"""The GenAI client metrics of OpenTelemetry, and those of calls of tools, observed from the log while it grows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from adapters.jetstream.direct import DirectReader, sequence
 from domain.log import EVENTS
 from domain.models.model_call import ModelCall
+from domain.tools.tool_call import ToolCall
 from handlers.ports.log import Unavailable
 
 log = structlog.get_logger(__name__)
 
-SUBJECT = f"evt.*.{ModelCall.TOPIC}.*"
+SUBJECTS = tuple(f"evt.*.{noun.TOPIC}.*" for noun in (ModelCall, ToolCall))
 
 SECONDS = tuple(0.01 * 2**step for step in range(14))
 TOKENS = tuple(4**step for step in range(14))
@@ -60,6 +61,8 @@ class CallMetrics:
         self.registry = registry
         self._open: OrderedDict[str, Called] = OrderedDict()
         self._models: set[Called] = set()
+        self._tools: OrderedDict[str, str] = OrderedDict()
+        """Kinds of the toolsets of open calls of tools."""
         self.tokens = Histogram(
             "gen_ai_client_token_usage",
             "Tokens of a call that were sent (input) or came back (output).",
@@ -95,16 +98,32 @@ class CallMetrics:
             registry=registry,
         )
 
+        self.tools = Histogram(
+            "headrace_tool_call_duration_seconds",
+            "Time from the request of a call of a tool to its end, where it was made.",
+            ("kind", "error_type"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.tools_ended = Counter(
+            "headrace_tool_calls_ended",
+            "Calls of tools that ended, by the kind of the toolset; error_type as for calls of models, or refused.",
+            ("kind", "error_type"),
+            registry=registry,
+        )
+
     async def follow(self) -> None:
         """Observe new messages of the log until cancelled, through outages."""
-        js, reader, after = self._nc.jetstream(timeout=5.0), DirectReader(self._nc, timeout_s=5.0), None
+        js, reader = self._nc.jetstream(timeout=5.0), DirectReader(self._nc, timeout_s=5.0)
+        reached: dict[str, int] = {}
         while True:
             try:
                 end = int((await js.stream_info(EVENTS)).state.last_seq)
-                after = end if after is None else min(after, end)
-                for message in await reader.messages(EVENTS, SUBJECT, after=after) if after < end else ():
-                    after = sequence(message)
-                    self.observe((message.headers or {})["Nats-Subject"], message.data)
+                for subject in SUBJECTS:
+                    after = reached[subject] = min(reached.get(subject, end), end)
+                    for message in await reader.messages(EVENTS, subject, after=after) if after < end else ():
+                        reached[subject] = sequence(message)
+                        self.observe((message.headers or {})["Nats-Subject"], message.data)
             except (nats.errors.Error, Unavailable) as error:
                 log.warning("metrics.waiting", reason=repr(error))
             await asyncio.sleep(PAUSE_S)
@@ -118,6 +137,12 @@ class CallMetrics:
                 self._begin(call, state)
             elif kind in _ENDS and (called := self._open.pop(call, None)):
                 self._end(called, kind, state)
+            elif kind == _stem(ToolCall.Requested):
+                self._tools[call] = state["kind"]
+                if len(self._tools) > OPEN:
+                    self._tools.popitem(last=False)
+            elif kind in _TOOL_ENDS and (toolset := self._tools.pop(call, None)) is not None:
+                self._end_tool(toolset, kind, state)
 
     def _begin(self, call: str, state: Mapping[str, Any]) -> None:
         called = Called(OPERATIONS.get(state["kind"], state["kind"]), state["provider"], state["model"])
@@ -136,6 +161,12 @@ class CallMetrics:
         if usage := state.get("usage"):
             self._usage(called, usage, state.get("first_token_ms"), duration)
 
+    def _end_tool(self, toolset: str, kind: str, state: Mapping[str, Any]) -> None:
+        error = CANCELLED if kind == _stem(ToolCall.Cancelled) else state.get("code") or ""
+        self.tools_ended.labels(toolset, error).inc()
+        if (duration := state.get("duration_ms")) is not None:
+            self.tools.labels(toolset, error).observe(duration / 1000)
+
     def _usage(self, called: Called, usage: Mapping[str, Any], first: float | None, duration: float) -> None:
         self.tokens.labels(*called, "input").observe(usage["prompt_tokens"])
         if called.operation == "chat":
@@ -146,9 +177,10 @@ class CallMetrics:
                 self.per_chunk.labels(*called).observe(max(0.0, duration - first) / 1000 / further)
 
 
-def _stem(event: type[ModelCall.Event]) -> str:
+def _stem(event: type[ModelCall.Event | ToolCall.Event]) -> str:
     """The name of an event without its version."""
     return event.TOPIC.rpartition(".v")[0]
 
 
 _ENDS = {_stem(ModelCall.Completed), _stem(ModelCall.Failed), _stem(ModelCall.Cancelled)}
+_TOOL_ENDS = {_stem(each) for each in (ToolCall.Completed, ToolCall.Failed, ToolCall.Refused, ToolCall.Cancelled)}

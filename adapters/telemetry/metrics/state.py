@@ -67,6 +67,7 @@ FIGURES = {
     "headrace_quarantined_messages": Figure("Messages of the log that cannot be read and wait for a decision."),
     "headrace_open_calls": Figure("Model calls in flight."),
     "headrace_unknown_calls": Figure("Model calls with an unknown outcome."),
+    "headrace_held_calls": Figure("Calls of tools that wait for a person."),
     "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
     "headrace_export_lag_seconds": Figure("For how long the oldest of them waits."),
     "headrace_export_sent_spans_total": Figure("Spans that the collector took."),
@@ -91,7 +92,8 @@ Reached = dict[tuple[str, str], int]
 
 _CALLS = """
 SELECT (SELECT count(*) FROM headrace.model_calls WHERE status = 'requested') AS open,
-    (SELECT count(*) FROM headrace.model_calls WHERE error_code = 'lost') AS unknown
+    (SELECT count(*) FROM headrace.model_calls WHERE error_code = 'lost') AS unknown,
+    (SELECT count(*) FROM headrace.tool_calls WHERE status = 'held') AS held
 """
 
 _BUDGETS = """
@@ -214,6 +216,7 @@ class State(Collector):
         for row in await self._rows(_CALLS):
             samples["headrace_open_calls"][()] = row["open"]
             samples["headrace_unknown_calls"][()] = row["unknown"]
+            samples["headrace_held_calls"][()] = row["held"]
         if checkpoint:
             with suppress(*NO_ANSWER):
                 async with self._reading(PATIENCE_S) as connection:

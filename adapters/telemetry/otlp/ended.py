@@ -92,12 +92,14 @@ further AS (
 _ROWS = f"""{_AFTER}
 SELECT place, is_trace, further.id, to_jsonb(span) AS span, to_jsonb(trace) - 'words' AS trace,
     CASE WHEN %(content)s THEN to_jsonb(call) || jsonb_build_object('request', sent.request) END AS call,
-    CASE WHEN %(content)s THEN to_jsonb(found) END AS retrieval, found.hits
+    CASE WHEN %(content)s THEN to_jsonb(found) END AS retrieval, found.hits, to_jsonb(tool) AS tool
 FROM further JOIN headrace.spans span USING (tenant_id, id)
 LEFT JOIN headrace.traces trace ON trace.tenant_id = further.tenant_id AND trace.id = span.trace_id
 LEFT JOIN headrace.model_calls call
     ON %(content)s AND call.tenant_id = further.tenant_id AND call.id = span.model_call_id
 LEFT JOIN LATERAL headrace.put_together(call.tenant_id, call.request) sent ON call.id IS NOT NULL
+LEFT JOIN headrace.tool_calls tool
+    ON %(content)s AND tool.tenant_id = further.tenant_id AND tool.id = span.tool_call_id
 LEFT JOIN headrace.retrievals found ON found.tenant_id = further.tenant_id AND found.id = span.retrieval_id
 ORDER BY place, is_trace, further.id
 """
@@ -119,7 +121,7 @@ async def ended(
     """The rows that ended after a place, up to a sequence and a limit.
 
     Each is a `span` and its `trace`, or with `is_trace` the trace itself and the handler that ended it; with `content`,
-    the `call` or the `retrieval` of a span, too.
+    the `call`, the `tool` or the `retrieval` of a span, too.
     """
     async with connection.cursor(row_factory=dict_row) as rows:
         await rows.execute(_ROWS.encode(), {**after._asdict(), "upto": upto, "limit": limit, "content": content})

@@ -94,7 +94,7 @@ def span_of(row: Row, content: Content) -> tuple[str, Span]:
     """Tenant and span of a row of `ended`. A trace is the root of its spans, and ends with its first handler."""
     span, trace = row["span"], row["trace"] or {}
     tenant, correlation, traceparent = span["tenant_id"], span["trace_id"], span["traceparent"]
-    attributes = _root(trace) if row["is_trace"] else _span(span, row["hits"] or ())
+    attributes = _root(trace) if row["is_trace"] else _span(span, trace, row["hits"] or ())
     attributes |= _whose(span, trace) | _cause(span)
     if content:
         attributes |= _said(trace, content) if row["is_trace"] else _content(row, content)
@@ -129,10 +129,12 @@ def _reason(span: Row, content: Content) -> str:
     return content(span["error"] or "") if content else span["error_code"] or ""
 
 
-def _span(span: Row, hits: Sequence[Row]) -> Attributes:
+def _span(span: Row, trace: Row, hits: Sequence[Row]) -> Attributes:
     """Attributes: the row has those of the conventions; this adds what only a collector needs."""
     found = names.exported(span["kind"], span["name"], span["attributes"], hits)
     found |= {"headrace.span.kind": span["kind"], "headrace.attempt": span["attempt"]}
+    if span["attributes"].get(names.OPERATION_NAME) == names.INVOKE_AGENT:
+        found[names.AGENT_ID] = trace.get("app_id")
     if span["cost"] is not None:
         found |= {names.USAGE_COST: span["cost"], names.LLM_COST_TOTAL: span["cost"]}
     return found
@@ -151,6 +153,7 @@ def _root(trace: Row) -> Attributes:
         "headrace.dataset.id": trace["dataset_id"],
         "headrace.replay.id": trace["replay_id"],
         "headrace.model_calls": trace["model_calls"],
+        "headrace.tool_calls": trace["tool_calls"],
         "headrace.prompt_tokens": trace["prompt_tokens"],
         "headrace.completion_tokens": trace["completion_tokens"],
         "headrace.cost_usd": trace["cost"],
@@ -188,7 +191,9 @@ def _said(trace: Row, shown: Content) -> Attributes:
 
 
 def _content(row: Row, shown: Content) -> Attributes:
-    call, retrieval = row["call"], row["retrieval"]
+    call, retrieval, tool = row["call"], row["retrieval"], row["tool"]
+    if tool:
+        return _called(tool, shown)
     if call and row["span"]["kind"] == "chat":
         return _messages(call["request"].get("messages") or [], call, shown)
     if call and row["span"]["kind"] == "rerank" and call["request"].get("query"):
@@ -197,6 +202,19 @@ def _content(row: Row, shown: Content) -> Attributes:
     if retrieval and retrieval["query"]:
         return {names.INPUT_VALUE: shown(retrieval["query"]), names.RETRIEVAL_QUERY: shown(retrieval["query"])}
     return {}
+
+
+def _called(tool: Row, shown: Content) -> Attributes:
+    """Arguments and result of a call of a tool."""
+    texts = {
+        names.TOOL_CALL_ARGUMENTS: tool["arguments"],
+        names.TRACELOOP_ENTITY_INPUT: tool["arguments"],
+        names.INPUT_VALUE: tool["arguments"],
+        names.TOOL_CALL_RESULT: tool["result"],
+        names.TRACELOOP_ENTITY_OUTPUT: tool["result"],
+        names.OUTPUT_VALUE: tool["result"],
+    }
+    return {name: shown(text) for name, text in texts.items() if text}
 
 
 def _messages(sent: Sequence[Mapping[str, str]], call: Row, shown: Content) -> Attributes:

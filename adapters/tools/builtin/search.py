@@ -78,10 +78,10 @@ async def search(
     given, configuration = invocation.arguments, invocation.configuration
     top_k = given.get("top_k", top_k)
     how = {**configuration["retrieval"], **({"top_k": top_k} if top_k else {})}
-    step = f"tool:{invocation.id}"
+    cause = await retrieve.take_over(invocation.cause.within(invocation.id))
     question = Question(
         commit_id(invocation.id, "retrieve"),
-        invocation.cause.within(step),
+        cause,
         given["query"],
         list(datasets),
         how,  # type: ignore[arg-type]

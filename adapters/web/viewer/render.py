@@ -23,6 +23,7 @@ NAVIGATION = (
     ("Errors", "/errors"),
     ("Costs", "/costs"),
     ("Models", "/models"),
+    ("Tools", "/tools"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
     ("Audit", "/audit"),

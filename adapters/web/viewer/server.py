@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 PAGES = (
     *("traces", "trace", "files", "replays", "compare", "conversations", "annotations", "errors", "costs", "models"),
-    *("proof", "sql", "audit", "account", "members", "keys", "invitation"),
+    *("tools", "proof", "sql", "audit", "account", "members", "keys", "invitation"),
 )
 """The modules in `pages`; each has `routes`."""
 

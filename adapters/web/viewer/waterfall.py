@@ -108,8 +108,8 @@ def _path(known: dict[str, Row], id: str) -> set[str]:
 
 
 def _end(span: Row, now: datetime) -> datetime:
-    """End of a span: now for a running one, the start for a lost one."""
-    ended: datetime = span["ended_at"] or (now if span["status"] == "running" else span["started_at"])
+    """End of a span: now for one that runs or is held, the start for a lost one."""
+    ended: datetime = span["ended_at"] or (now if span["status"] in ("running", "held") else span["started_at"])
     began: datetime = span["started_at"]
     return max(ended, began)
 

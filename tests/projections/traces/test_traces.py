@@ -23,6 +23,7 @@ from projections.documents import documents
 from projections.engine.read_model import Row
 from projections.messages import messages
 from projections.model_calls import model_calls
+from projections.tool_calls import tool_calls
 from projections.traces.spans import span_id, spans
 from projections.traces.traces import traces
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, Tables, verdict
@@ -314,6 +315,114 @@ def test_given_a_conversation_when_it_is_deleted_then_what_ran_was_given_up_and_
     assert (the_trace(history)["open_calls"], the_trace(history)["status"]) == (0, "cancelled")
 
 
+def test_given_an_agent_then_its_trace_has_the_calls_of_its_tools() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    complete(history, call(history, message, commit_id(message, "agent:1:tools:1")))
+    first = history.tool_call(message, "tool-1")
+    second = history.tool_call(message, "tool-2", position=1, name="weather", kind="openapi", server="api.example:443")
+    first.complete(history.now, text="5", parts=[], duration_ms=3.0)
+    history.record(first)
+    second.fail(history.now, code="lost", reason="The worker died.", duration_ms=None)
+    history.record(second)
+    complete(history, call(history, message, commit_id(message, "agent:2:tools:1")))
+    history.answer(conversation, message)
+    assert tree(history) == {
+        "trace": [("handler", "ok")],
+        "handler": [("chat", "ok"), ("tool", "ok"), ("tool", "unknown"), ("chat", "ok")],
+    }
+    rows = {row["id"]: row for row in history.rows(spans)}
+    assert rows["tool-1"]["name"] == "execute_tool calculate"
+    assert rows["tool-1"]["duration_ms"] == 3.0
+    assert rows["tool-2"]["attributes"] == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "weather",
+        "gen_ai.tool.call.id": "tool-2",
+        "gen_ai.tool.type": "extension",
+        "server.address": "api.example",
+        "server.port": 443,
+    }
+    [handler] = [row for row in rows.values() if row["kind"] == "handler"]
+    assert handler["attributes"] == {"gen_ai.operation.name": "invoke_agent"}
+    trace = the_trace(history)
+    assert (trace["tool_calls"], trace["unknown_calls"], trace["open_calls"], trace["errors"]) == (2, 1, 0, 0)
+
+
+def test_the_calls_and_the_search_of_a_tool_are_part_of_it() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    calls = [history.tool_call(message, f"tool-{number}", name="search_knowledge") for number in (1, 2)]
+    for number, each in enumerate(calls, 1):
+        history.causation = each.id
+        complete(history, call(history, message, f"embedding-{number}", "embedding"), "")
+        retrieval(history, message, number)
+        history.causation = None
+    rows = {row["id"]: row for row in history.rows(spans)}
+    assert [rows[f"embedding-{number}"]["parent_id"] for number in (1, 2)] == ["tool-1", "tool-2"]
+    assert [rows[f"tool-{number}"]["retrieval_id"] for number in (1, 2)] == ["retrieval-1", "retrieval-2"]
+    assert rows["tool-1"]["attributes"]["gen_ai.operation.name"] == "execute_tool"
+    assert rows["tool-1"]["attributes"]["gen_ai.data_source.id"] == "the-dataset"
+    assert not [row for row in rows.values() if row["kind"] == "retrieval"]
+
+
+def test_what_waits_for_a_person_is_held_and_does_not_run() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    made = history.tool_call(message, "tool-1", held=True)
+    conversation.hold(history.now, message=message, calls=["tool-1"])
+    history.record(conversation)
+    trace = the_trace(history)
+    assert (trace["status"], trace["held_calls"], trace["open_calls"], trace["ended_at"]) == ("held", 1, 0, None)
+    assert tree(history) == {"trace": [("handler", "held")], "handler": [("tool", "held")]}
+    history.correlation = "the-release"
+    made.release(history.now)
+    released = history.record(made)
+    history.correlation = "the-question"
+    conversation.decide(history.now, message=message, call="tool-1")
+    history.record(conversation)
+    trace = the_trace(history)
+    assert (trace["status"], trace["held_calls"], trace["open_calls"]) == ("running", 0, 1)
+    [row] = [row for row in history.rows(spans) if row["kind"] == "tool"]
+    assert row["started_at"] == released, "the time that it waited is not the tool's"
+
+
+def test_a_refusal_is_no_error() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    made = history.tool_call(message, "tool-1", held=True)
+    made.refuse(history.now, code="refused", reason="Paris stays.")
+    history.record(made)
+    [row] = [row for row in history.rows(spans) if row["kind"] == "tool"]
+    assert (row["status"], row["error_code"], row["error"]) == ("cancelled", "refused", "Paris stays.")
+    assert the_trace(history)["errors"] == 0
+
+
+@pytest.mark.parametrize("end", ["stop", "delete"])
+def test_an_answer_that_is_held_ends_by_another_command(end: str) -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    conversation.hold(history.now, message=message, calls=["tool-1"])
+    history.record(conversation)
+    history.correlation = "the-end"
+    if end == "stop":
+        conversation.stop(history.now, message=message)
+        history.record(conversation)
+        begin(history, conversation, message)
+        conversation.stopped(history.now, message=message, answer="")
+    else:
+        conversation.delete(history.now)
+    history.record(conversation)
+    history.correlation = "the-question"
+    assert the_trace(history)["status"] == "cancelled"
+    assert tree(history) == {"trace": [("handler", "cancelled")]}
+    assert [row["id"] for row in history.rows(traces)] == ["the-question"]
+
+
 def test_given_a_document_when_it_is_indexed_then_its_trace_has_the_steps() -> None:
     history = History()
     dataset = history.dataset()
@@ -518,8 +627,12 @@ def _agrees(trace: Row, parts: list[Row], tables: Tables) -> None:
     lost = [row for row in mine if row["error_code"] == "lost"]
     assert trace["spans"] == len(parts)
     assert trace["model_calls"] == len(mine) == len([row for row in parts if row["model_call_id"]])
-    assert trace["open_calls"] == status.count("requested")
-    assert trace["unknown_calls"] == len(lost)
+    tools = [row for row in tables.rows(tool_calls) if (row["tenant_id"], row["correlation_id"]) == _key(trace)]
+    states = [row["status"] for row in tools]
+    assert trace["tool_calls"] == len(tools) == len([row for row in parts if row["tool_call_id"]])
+    assert trace["held_calls"] == states.count("held")
+    assert trace["open_calls"] == status.count("requested") + states.count("requested") + states.count("released")
+    assert trace["unknown_calls"] == len(lost) + len([row for row in tools if row["error_code"] == "lost"])
     assert trace["errors"] == len([row for row in parts if row["status"] == "error"])
     assert trace["prompt_tokens"] == sum(row["prompt_tokens"] or 0 for row in mine)
     assert trace["completion_tokens"] == sum(row["completion_tokens"] or 0 for row in mine)
@@ -549,7 +662,8 @@ def test_every_part_that_runs_is_of_something_that_has_not_ended() -> None:
         there = tables.stored[messages].keys() | tables.stored[documents].keys()
         for row in tables.rows(spans):
             known = (row["tenant_id"], row["noun_id"]) in there
-            if row["status"] == "running" and row["model_call_id"] is None and known:
+            of_handler = row["model_call_id"] is None and row["tool_call_id"] is None
+            if row["status"] in ("running", "held") and of_handler and known:
                 assert (row["tenant_id"], row["noun_id"]) in waiting, (seed, row)
 
 

@@ -112,6 +112,12 @@ FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND cause_id = ANY(%(mess
 ORDER BY created_at, id
 """
 
+_TOOLS = """
+SELECT id, name, arguments, status, cause_id, duration_ms, error_code, correlation_id, created_at
+FROM headrace.tool_calls WHERE tenant_id = %(tenant)s AND cause_id = ANY(%(messages)s) AND cause_noun = 'message'
+ORDER BY round, position, created_at, id
+"""
+
 _FORKS = """
 SELECT id, name, forked_from_message_id, created_at FROM headrace.conversations
 WHERE tenant_id = %(tenant)s AND forked_from_conversation_id = %(id)s AND forked_from_message_id = ANY(%(messages)s)
@@ -257,12 +263,15 @@ async def show(request: Request, wrong: str = "") -> Response:
         citations, ratings, calls = await asyncio.gather(
             backend.rows(_CITATIONS, ids), backend.rows(_RATINGS, ids), backend.rows(_CALLS, ids)
         )
-    forks = await backend.rows(_FORKS, values | ids)
+    forks, tools = await asyncio.gather(backend.rows(_FORKS, values | ids), backend.rows(_TOOLS, ids))
+    if moment.back and moment.step:
+        tools = [call for call in tools if call["created_at"] <= moment.step.at]
     taken = next((e.messages for c in commits for e in c.events if isinstance(e, Conversation.Forked)), [])
     for message in found.messages:
         message["citations"] = [row for row in citations if row["message_id"] == message["id"]]
         message["rating"] = next((row for row in ratings if row["message_id"] == message["id"]), None)
         message["calls"] = [row for row in calls if row["cause_id"] == message["id"]]
+        message["tools"] = [row for row in tools if row["cause_id"] == message["id"]]
         message["branches"] = branches(message, found.messages)
         message["forks"] = [row for row in forks if row["forked_from_message_id"] == message["id"]]
     copied = [] if found.older else taken[::-1][:MESSAGES]

@@ -43,10 +43,20 @@ SELECT count(*) AS requested, count(*) FILTER (WHERE status = 'completed') AS co
 FROM headrace.model_calls WHERE tenant_id = %(tenant)s
 """
 
+_TOOLS = """
+SELECT count(*) AS requested, count(*) FILTER (WHERE status = 'completed') AS completed,
+    count(*) FILTER (WHERE status = 'failed' AND error_code <> 'lost') AS failed,
+    count(*) FILTER (WHERE status = 'refused') AS refused, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+    count(*) FILTER (WHERE status = 'held') AS held,
+    count(*) FILTER (WHERE status IN ('requested', 'released')) AS in_flight,
+    count(*) FILTER (WHERE status = 'failed' AND error_code = 'lost') AS unknown
+FROM headrace.tool_calls WHERE tenant_id = %(tenant)s
+"""
+
 _QUESTIONS = """
 SELECT count(*) AS asked, count(*) FILTER (WHERE status = 'answered') AS answered,
     count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'stopped') AS stopped,
-    count(*) FILTER (WHERE status IN ('asked', 'answering')) AS waiting
+    count(*) FILTER (WHERE status IN ('asked', 'answering')) AS waiting, count(*) FILTER (WHERE status = 'held') AS held
 FROM headrace.messages WHERE tenant_id = %(tenant)s
 """
 
@@ -160,8 +170,9 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
             return await (await connection.execute(statement.encode(), values)).fetchone() or {}
 
         calls, questions, documents = await one(_CALLS), await one(_QUESTIONS), await one(_DOCUMENTS)
+        tools = await one(_TOOLS)
         spans, oldest, letters = await one(_SPANS), await one(_OLDEST), await one(_LETTERS)
-    equations = _equations(request, calls, questions, documents, spans)
+    equations = _equations(request, calls, tools, questions, documents, spans)
     if logged is not None:
         open_calls, all_calls = logged
         equations.insert(1, _in_log(request, all_calls, open_calls, calls))
@@ -172,7 +183,7 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
     return Proof(equations, streams, exports, oldest or None, letters["waiting"], counted, doubts)
 
 
-def _equations(request: Request, calls: Row, questions: Row, documents: Row, spans: Row) -> list[Equation]:
+def _equations(request: Request, calls: Row, tools: Row, questions: Row, documents: Row, spans: Row) -> list[Equation]:
     def listed(statement: str) -> str:
         """A link to the rows, by SQL, since not all of them are traces; empty without access to it."""
         if not visitor(request).is_operator:
@@ -182,6 +193,9 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
 
     def of_calls(test: str) -> str:
         return listed("model_calls\nWHERE tenant_id = '{tenant}'" + (f" AND {test}" if test else ""))
+
+    def of_tools(test: str) -> str:
+        return listed("tool_calls\nWHERE tenant_id = '{tenant}'" + (f" AND {test}" if test else ""))
 
     def traces(**filters: str) -> str:
         return link(request, "/traces", **filters)
@@ -201,6 +215,20 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
             ],
         ),
         Equation(
+            "Calls of tools",
+            "Recorded before they are made, too. One whose worker died may have done something.",
+            Term("requested", tools["requested"], of_tools("")),
+            [
+                Term("completed", tools["completed"], of_tools("status = 'completed'")),
+                Term("failed", tools["failed"], of_tools("status = 'failed' AND error_code <> 'lost'")),
+                Term("refused", tools["refused"], of_tools("status = 'refused'")),
+                Term("cancelled", tools["cancelled"], of_tools("status = 'cancelled'")),
+                Term("held", tools["held"], link(request, "/tools"), "warn"),
+                Term("in flight", tools["in_flight"], of_tools("status IN ('requested', 'released')"), "run"),
+                Term("unknown", tools["unknown"], of_tools("error_code = 'lost'"), "warn"),
+            ],
+        ),
+        Equation(
             "Calls in traces",
             "Every call is a span of one trace, and is counted there once.",
             Term("calls requested", calls["requested"], of_calls("")),
@@ -215,6 +243,7 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
                 Term("failed", questions["failed"], traces(kind="message", state="error")),
                 Term("stopped", questions["stopped"], traces(kind="message", state="cancelled")),
                 Term("waiting", questions["waiting"], traces(kind="message", state="running"), "run"),
+                Term("held", questions["held"], link(request, "/tools"), "warn"),
             ],
         ),
         Equation(

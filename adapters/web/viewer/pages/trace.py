@@ -45,8 +45,8 @@ WHERE t.tenant_id = %(tenant)s AND t.id = %(id)s
 """
 _SPANS = """
 SELECT id, parent_id, kind, name, status, started_at, ended_at, duration_ms, first_token_ms, attempt, noun, noun_id,
-    model_call_id, retrieval_id, provider, model, prompt_tokens, completion_tokens, cost, error_code, causation_id,
-    sequence, ended_sequence
+    model_call_id, tool_call_id, retrieval_id, provider, model, prompt_tokens, completion_tokens, cost, error_code,
+    causation_id, sequence, ended_sequence
 FROM headrace.spans WHERE tenant_id = %(tenant)s AND trace_id = %(id)s ORDER BY started_at, sequence, id LIMIT {limit}
 """
 _SPAN = """
@@ -69,6 +69,15 @@ SELECT c.*, sent.request, sent.sources, p.base_url, p.has_key
 FROM headrace.model_calls c CROSS JOIN LATERAL headrace.put_together(c.tenant_id, c.request) sent
 LEFT JOIN headrace.providers p ON (p.tenant_id, p.id) = (c.tenant_id, c.provider)
 WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)s
+"""
+_TOOL = """
+SELECT * FROM headrace.tool_calls WHERE tenant_id = %(tenant)s AND id = %(id)s AND correlation_id = %(trace)s
+"""
+_ROUNDS = """
+SELECT id, tool AS name, position AS round, tool_input AS arguments, tool_meta ->> 'status' AS status,
+    tool_meta ->> 'error_code' AS error_code, observation, message_chain_id AS model_call_id, thought
+FROM headrace.message_agent_thoughts WHERE tenant_id = %(tenant)s AND message_id = %(id)s
+ORDER BY position, created_at, call_position
 """
 _RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
 _DOCUMENTS = "SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
@@ -108,7 +117,7 @@ async def show(request: Request) -> Response:
         "trace": trace,
         "selected": selected.get("id", ""),
         "span": selected or None,
-        "live": trace["status"] == "running" or bool(trace["open_calls"]),
+        "live": trace["status"] in ("running", "held") or bool(trace["open_calls"]),
         "now": now,
         "base": f"/traces/{trace['id']}",
         "cut": len(spans) == SPANS,
@@ -130,7 +139,10 @@ async def _elsewhere(request: Request, of: Mapping[str, str]) -> Response:
 
 
 def _telling(spans: Sequence[Row]) -> Row:
-    """The initially selected span: a failed call, else the last call of a chat model; {}: the trace itself."""
+    """The initially selected span: a call that waits for a person, a failed call, else the last call of a chat model;
+    {}: the trace itself."""
+    if held := [span for span in spans if span["tool_call_id"] and span["status"] == "held"]:
+        return held[0]
     calls = [span for span in spans if span["model_call_id"]]
     wrong = [span for span in calls if span["status"] in ("error", "unknown")]
     chats = [span for span in calls if span["kind"] == "chat"]
@@ -153,16 +165,17 @@ def _unfolded(request: Request) -> dict[str, int]:
 async def _panel(backend: Backend, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
     """Details of a span, or of the trace itself."""
     of = trace["tenant_id"]
-    more, call, retrieval, message, chain = await asyncio.gather(
+    more, call, tool, retrieval, message, chain = await asyncio.gather(
         _more(backend, trace, span),
         _call(backend, trace, span),
+        _tool(backend, trace, span),
         _retrieval(backend, of, span),
         _message(backend, trace, span),
         _chain(backend, trace, by_id, span),
     )
     if span:
         span |= more
-    return {"call": call, "retrieval": retrieval, "message": message, "chain": chain}
+    return {"call": call, "tool": tool, "retrieval": retrieval, "message": message, "chain": chain}
 
 
 async def _more(backend: Backend, trace: Row, span: Row) -> Row:
@@ -206,6 +219,28 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     is_text = bool(messages) and not any(message.get("files") for message in messages)
     call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and is_text else None
     return call
+
+
+async def _tool(backend: Backend, trace: Row, span: Row) -> Row | None:
+    """The call of a tool, with the files that it made."""
+    if not span or not span["tool_call_id"]:
+        return None
+    call = await backend.row(_TOOL, {"tenant": trace["tenant_id"], "trace": trace["id"], "id": span["tool_call_id"]})
+    if call is None:
+        return None
+    call["asked"], call["observed"] = shown(call["arguments"]), shown(call["result"])
+    made = [(number, part) for number, part in enumerate(call["parts"]) if part["type"] in ("file", "image")]
+    call["files"] = [files.made(trace["id"], call["id"], number, part) for number, part in made]
+    return call
+
+
+async def _rounds(backend: Backend, of: Mapping[str, Any]) -> list[Row]:
+    """The rounds of an agent: the thought of each, and its calls of tools."""
+    rounds: dict[str, Row] = {}
+    for row in await backend.rows(_ROUNDS, of):
+        first = {"number": row["round"], "call": row["model_call_id"], "thought": row["thought"], "tools": []}
+        rounds.setdefault(row["model_call_id"], first)["tools"].append(row)
+    return list(rounds.values())
 
 
 async def _scored(backend: Backend, call: Row) -> list[Row]:
@@ -344,11 +379,11 @@ async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
     if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat", "moderation")):
         return None
     of = {"tenant": trace["tenant_id"], "id": trace["message_id"]}
-    message, checks, hit = await asyncio.gather(
-        backend.row(_MESSAGE, of), backend.rows(_CHECKS, of), backend.row(_HIT, of)
+    message, checks, hit, rounds = await asyncio.gather(
+        backend.row(_MESSAGE, of), backend.rows(_CHECKS, of), backend.row(_HIT, of), _rounds(backend, of)
     )
     if message is not None:
-        message["checks"], message["hit"] = checks, hit
+        message["checks"], message["hit"], message["rounds"] = checks, hit, rounds
         message["asked"], message["answered"] = shown(message["query"]), shown(message["answer"])
         message["files"] = await files.of_message(backend, trace["tenant_id"], message["id"])
     return message

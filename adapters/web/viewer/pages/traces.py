@@ -25,7 +25,7 @@ from projections.values.words import words
 PAGE = 50
 """Number of rows per page."""
 
-STATES = ("running", "ok", "error", "unknown", "cancelled")
+STATES = ("running", "held", "ok", "error", "unknown", "cancelled")
 KINDS = ("message", "document", "replay")
 RANGES = {
     "15m": timedelta(minutes=15),

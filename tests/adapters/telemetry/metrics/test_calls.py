@@ -16,6 +16,7 @@ from adapters.telemetry.metrics.calls import OTHER, CallMetrics
 from domain.aggregate import new_id
 from domain.log import Metadata, Subject
 from domain.models.model_call import ModelCall
+from tests.projections.history import History
 
 USAGE: Any = {
     "prompt_tokens": 100,
@@ -120,6 +121,30 @@ def test_tokens_of_a_call_that_does_not_end_are_counted(metrics: CallMetrics) ->
         observe(metrics, call)
     for kind in ("input", "output"):
         assert value(metrics, "gen_ai_client_token_usage_count", gen_ai_token_type=kind) == 2
+
+
+def test_a_call_of_a_tool_is_counted_by_the_kind_of_its_toolset(metrics: CallMetrics) -> None:
+    history = History()
+    done, refused, lost, faulty = (history.tool_call("m", held=number == 1) for number in range(4))
+    at = datetime.now(UTC)
+    done.complete(at, text="5", parts=[], duration_ms=250.0)
+    refused.refuse(at, code="refused", reason="No.")
+    lost.fail(at, code="lost", reason="The worker died.", duration_ms=None)
+    faulty.fail(at, code="invalid_arguments", reason="No city.", duration_ms=None)
+    for message, call in zip(history.messages, (done, refused, lost, faulty), strict=True):
+        for events in (message.events, call.pending()):
+            body, _ = encode_commit(events, Metadata(new_id(), "t", new_id()))  # type: ignore[arg-type]
+            metrics.observe(f"evt.t.tool_call.{call.id}", body)
+    ended = {
+        code: metrics.registry.get_sample_value(
+            "headrace_tool_calls_ended_total", {"kind": "builtin", "error_type": code}
+        )
+        for code in ("", "refused", "lost", "invalid_arguments")
+    }
+    assert ended == dict.fromkeys(ended, 1)
+    duration = "headrace_tool_call_duration_seconds_sum"
+    assert metrics.registry.get_sample_value(duration, {"kind": "builtin", "error_type": ""}) == 0.25
+    assert metrics.registry.get_sample_value(duration, {"kind": "builtin", "error_type": "lost"}) is None
 
 
 def test_models_beyond_the_limit_are_counted_as_one(metrics: CallMetrics, monkeypatch: pytest.MonkeyPatch) -> None:

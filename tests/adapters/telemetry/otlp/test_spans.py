@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from adapters.telemetry.otlp.spans import Content, resource_spans, span_of
 from adapters.trace_ids import span_id, trace_id
+from projections.traces import attributes
 from tests.adapters.telemetry.otlp import rows
 from tests.otlp_receiver import values
 from tests.projections.history import Tables
@@ -22,7 +23,7 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NONE, MASKED = Content(None), Content(40)
 
 
-NOTHING = {"call": None, "retrieval": None, "hits": None}
+NOTHING = {"call": None, "retrieval": None, "hits": None, "tool": None}
 
 
 def blank(model: Any, row: dict[str, Any]) -> dict[str, Any]:
@@ -45,11 +46,13 @@ def sent(
     content: Content = NONE,
     call: dict[str, Any] | None = None,
     retrieval: dict[str, Any] | None = None,
+    tool: dict[str, Any] | None = None,
 ) -> Span:
     """Return the span of a row; without a span it is the trace, ended by its handler."""
     of_handler = {name: trace[name] for name in ("status", "ended_at", "error", "error_code", "traceparent")}
     row = {"is_trace": int(span is None), "span": span or of_span(**of_handler), "trace": trace}
-    _, made = span_of({**row, "call": call, "retrieval": retrieval, "hits": (retrieval or {}).get("hits")}, content)
+    found = {"call": call, "retrieval": retrieval, "hits": (retrieval or {}).get("hits"), "tool": tool}
+    _, made = span_of({**row, **found}, content)
     return made
 
 
@@ -219,6 +222,31 @@ def test_with_leave_a_rerank_has_its_query() -> None:
     assert found["reranker.query"] == found["input.value"] == "Who is ‹email›?"
     assert sent(span, of_trace(), MASKED, call).kind == Span.SPAN_KIND_CLIENT
     assert b"Who is" not in sent(span, of_trace(), NONE, call).SerializeToString()
+
+
+def test_an_agent_and_its_tools_have_the_names_of_the_conventions() -> None:
+    agent = of_span(kind="handler", name="answer", attributes=attributes.agent())
+    found = values(sent(agent, of_trace(app_id="the-app")).attributes)
+    assert found["gen_ai.operation.name"] == "invoke_agent"
+    assert found["gen_ai.agent.id"] == "the-app"
+    assert (found["traceloop.span.kind"], found["openinference.span.kind"]) == ("agent", "AGENT")
+    tool = of_span(
+        kind="tool",
+        name="execute_tool weather",
+        attributes=attributes.tool("call-1", "mcp", "weather", "mcp.example:443"),
+    )
+    asked = {"arguments": '{"city": "Paris"}', "result": "Write to ada@example.com about the rain."}
+    made = sent(tool, of_trace(), MASKED, tool=asked)
+    found = values(made.attributes)
+    assert (made.name, made.kind) == ("execute_tool weather", Span.SPAN_KIND_INTERNAL)
+    assert found["gen_ai.operation.name"] == "execute_tool"
+    assert (found["gen_ai.tool.name"], found["gen_ai.tool.call.id"]) == ("weather", "call-1")
+    assert (found["traceloop.span.kind"], found["traceloop.entity.name"]) == ("tool", "weather")
+    assert (found["openinference.span.kind"], found["tool.name"]) == ("TOOL", "weather")
+    assert (found["server.address"], found["server.port"]) == ("mcp.example", 443)
+    assert found["gen_ai.tool.call.arguments"] == found["input.value"] == '{"city": "Paris"}'
+    assert "ada@example.com" not in found["gen_ai.tool.call.result"]
+    assert "gen_ai.tool.call.arguments" not in values(sent(tool, of_trace()).attributes)
 
 
 def test_what_was_erased_is_not_there() -> None:

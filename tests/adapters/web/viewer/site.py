@@ -37,6 +37,7 @@ from domain.knowledge.retrieval import Candidate, Retrieval
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.replay import Replay
+from domain.tools.tool_call import ToolCall
 from ops.roles import commands
 from ops.settings import Settings
 from ops.wiring import Wiring
@@ -187,6 +188,54 @@ class Site:
         if talk.pending_events:
             await self.record(talk, trace)
         return trace, message, call
+
+    async def tool(
+        self,
+        trace: str,
+        message: str,
+        app: App,
+        talk: Conversation,
+        *,
+        held: bool = False,
+        picture: bytes = b"",
+        **fields: Any,
+    ) -> ToolCall:
+        """A call of a tool: it waits for a person, or has ended with a result, and with a picture if there is one."""
+        of: dict[str, Any] = {
+            "toolset": "harbour",
+            "kind": "openapi",
+            "tool": "weather",
+            "name": "weather",
+            "digest": "d" * 64,
+            "arguments": '{"city": "Paris"}',
+            "cause_noun": "message",
+            "cause_id": message,
+            "conversation": talk.id,
+            "app": app.id,
+            "model_call": new_id(),
+            "round": 1,
+            "position": 0,
+            "attempt": 1,
+            "destructive": True,
+            "idempotent": False,
+            "server": "api.example.com:443",
+        }
+        call = ToolCall.begin(ToolCall.Requested, new_id(), self.now, **of | fields)
+        if held:
+            call.hold(self.now, why="approval", seconds=3 * 86400.0)
+        await self.record(call, trace)
+        if not held:
+            parts: list[dict[str, Any]] = []
+            if picture:
+                digest = await self.wiring.files.put(self.tenant, None, "file", picture)
+                parts = [{"type": "image", "digest": digest, "media_type": "image/png", "name": "map.png", "size": 9}]
+            parts += [
+                {"type": "json", "value": {"rain": True}},
+                {"type": "link", "url": "https://example.com/rain", "title": "The rain"},
+            ]
+            call.complete(self.now, text="It rains.", parts=parts, duration_ms=42.0)
+            await self.record(call, trace)
+        return call
 
     def _answer(
         self,

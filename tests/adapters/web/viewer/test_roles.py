@@ -74,12 +74,15 @@ async def filled(site: Site, tenant: str, word: str) -> dict[str, str]:
     await site.command("model.set", {"provider": f"{word}-budget", "model": f"{word} model"}, tenant)
     key = {"name": f"{word} key", "digest": word.encode().hex().ljust(64, "0")[:64], "hint": "abcd"}
     made = await site.command("api_key.create", {**key, "permissions": ["chat"]}, tenant)
+    tool = await site.tool(trace, message, app, talk, arguments=f'{{"city": "{word}"}}', picture=picture)
     commits = await site.store.load(Subject(tenant, "conversation", talk.id))
     return {
         "id": trace,
         "call": call,
         "file": file_id(message, 0),
         "which": "answer",
+        "tool": tool.id,
+        "verb": "release",
         "talk": talk.id,
         "message": message,
         "name": f"{word}-budget",
@@ -129,9 +132,10 @@ def routes(site: Site) -> list[tuple[str, str]]:
 def address(path: str, ids: Mapping[str, str]) -> str:
     """The address of a route with these ids."""
     part = {"/conversations": "talk", "/keys": "key"}.get("/" + path.split("/")[1], "id")
-    for name in ("call", "file", "which", "name"):
+    for name in ("call", "file", "which", "name", "tool", "verb"):
         path = path.replace(f"{{{name}}}", ids[name])
-    return path.replace("{id}", ids[part]).replace("{sequence:int}", ids["sequence"]).replace("{kind}", "app")
+    path = path.replace("{id}", ids[part]).replace("{sequence:int}", ids["sequence"]).replace("{kind}", "app")
+    return path.replace("{number:int}", "0")
 
 
 FORM = {

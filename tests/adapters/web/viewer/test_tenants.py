@@ -173,6 +173,7 @@ async def addresses(url: str) -> list[str]:
             "SELECT m.trace_id, f.id FROM headrace.upload_files f JOIN headrace.messages m ON (m.tenant_id, m.id) = "
             f"(f.tenant_id, f.used_by) WHERE f.tenant_id = '{OURS}' ORDER BY 1, 2 LIMIT 4",
         )
+        tools = await query(owner, f"SELECT correlation_id, id FROM headrace.tool_calls {ours} ORDER BY 1, 2 LIMIT 4")
         replays = await query(owner, f"SELECT id FROM headrace.replays {ours} ORDER BY 1 LIMIT 10")
         users = await query(owner, f"SELECT DISTINCT session_id FROM headrace.end_users {ours} ORDER BY 1 LIMIT 3")
     found = {
@@ -211,6 +212,8 @@ async def addresses(url: str) -> list[str]:
         "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
         "/keys": ["/keys"],
         "/models": ["/models"],
+        "/tools": ["/tools"],
+        "/traces/{id}/tools/{tool}/{number:int}": [f"/traces/{trace}/tools/{tool}/0" for trace, tool in tools],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
     assert {*found} == {*_routes()}.difference(LEFT_OUT)
