@@ -34,6 +34,11 @@ def egress(settings: Settings) -> Egress:
     return Egress(allowances(settings.egress_allow), lambda: own_servers(settings), Alone(settings))
 
 
+def tool_egress(settings: Settings) -> Egress:
+    """For the APIs of toolsets: no model server of this machine without a setting."""
+    return Egress(allowances(settings.egress_allow), lambda: own_servers(settings))
+
+
 def file_egress(settings: Settings) -> Egress:
     """For addresses that end users choose: what tenants may call is not for them."""
     return Egress(allowances(settings.file_egress_allow), lambda: own_servers(settings))

@@ -181,13 +181,13 @@ class Settings(BaseSettings):
     )
     egress_allow: str = Field(
         "",
-        description="Addresses without a public one that tenants may name as providers, separated by commas: "
+        description="Addresses without a public one that tenants may name for providers and toolsets, by commas: "
         "`10.0.0.0/8`, `models.internal:8000`, `127.0.0.1:11434`. See [egress](egress.md).",
     )
     file_egress_allow: str = Field(
         "",
-        description="Addresses without a public one that files of questions may be fetched from, in the form of "
-        "HEADRACE_EGRESS_ALLOW; end users choose them. Empty: none.",
+        description="Addresses without a public one that files of questions may be fetched from, and that APIs of "
+        "toolsets may redirect to, in the form of HEADRACE_EGRESS_ALLOW; end users choose them. Empty: none.",
     )
     tool_databases: SecretStr = Field(
         SecretStr(""),

@@ -20,6 +20,7 @@ class Definition(TypedDict):
     parameters: Annotated[dict[str, Any], "JSON Schema of its arguments, an object."]
     destructive: Annotated[bool, "True unless it is known to change nothing outside."]
     idempotent: Annotated[bool, "True if a second call with the same arguments, or the same key, changes nothing more."]
+    server: NotRequired[Annotated[str, "Address that it is called at, as `host:port`, where its toolset has several."]]
     how: NotRequired[Annotated[dict[str, Any], "The way it is called, in the terms of the kind of its toolset."]]
 
 

@@ -50,7 +50,7 @@ class AuthFields(Part):
 class OpenApiFields(Part):
     """Operations of an API that an OpenAPI document describes."""
 
-    url: Url | None = Field(None, description="Address of the document; null where `schema` or `digest` has it")
+    url: Url | None = Field(None, description="Address of the document; null where `text` or `digest` has it")
     text: Annotated[str, at_most(kib=256)] | None = Field(None, description="The document, as JSON or YAML")
     digest: Sha256 | None = Field(None, description="SHA-256 in hex of the blob with the document")
     server: Url | None = Field(None, description="Address of the API; null for the first server of the document")
@@ -210,9 +210,13 @@ async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange
 
 def _same_place(toolset: Toolset, command: RegisterToolset) -> bool:
     """A secret is sent only to the server that it was given for."""
-    places = ("url", "server", "text", "digest")
-    known, now = toolset.settings, command.settings()
-    return toolset.kind == command.kind and all(known.get(place) == now.get(place) for place in places)
+    return toolset.kind == command.kind and _places(toolset.settings) == _places(command.settings())
+
+
+def _places(settings: dict[str, Any]) -> list[Any]:
+    """Where requests of a toolset go, and where its secret is changed for a token."""
+    places = [settings.get(place) for place in ("url", "server", "text", "digest")]
+    return [*places, settings.get("auth", {}).get("token_url")]
 
 
 async def _keep(digest: str, field: str, most: int, given: Preparation) -> None:

@@ -81,7 +81,7 @@ class Toolbox(Protocol):
 
     @property
     def server(self) -> str:
-        """Its address, as `host:port`; empty for one within the process."""
+        """Its address, as `host:port`; empty for one within the process, or where each tool has its own."""
         ...
 
     async def list(self) -> Listing:

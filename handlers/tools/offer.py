@@ -52,6 +52,11 @@ class Offered:
     def tool(self) -> Tool:
         return Tool(self.name, self.definition["description"], self.definition["parameters"])
 
+    @property
+    def server(self) -> str:
+        """The address that it is called at, as `host:port`; empty for one within the process."""
+        return self.definition.get("server", self.toolbox.server)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:

@@ -39,6 +39,9 @@ CUT = "\n[The result is cut here.]"
 
 UNKNOWN = "It is unknown whether the call did something: the worker died during it, and it is not made again."
 
+LONGEST_REASON = 2500
+"""Maximum length of the reason of a failed call, in characters: that of a server has up to 2 KiB of its words."""
+
 AT_ONCE = 8
 """Maximum number of calls of a turn that are made at a time."""
 
@@ -193,7 +196,7 @@ class ToolCalls:
                 attempt=task.cause.attempt,
                 destructive=offered.definition["destructive"] if offered else False,
                 idempotent=offered.definition["idempotent"] if offered else True,
-                server=offered.toolbox.server if offered else "",
+                server=offered.server if offered else "",
             )
             if fault:
                 call.fail(at, code=fault[0], reason=fault[1][:1000], duration_ms=None)
@@ -233,7 +236,10 @@ class ToolCalls:
     async def _fail(self, task: Task, id: str, code: str, reason: str, began: float) -> ToolCall:
         elapsed = milliseconds(began)
         return await self._change(
-            task, id, "end", lambda call, at: call.fail(at, code=code, reason=reason[:1000], duration_ms=elapsed)
+            task,
+            id,
+            "end",
+            lambda call, at: call.fail(at, code=code, reason=reason[:LONGEST_REASON], duration_ms=elapsed),
         )
 
     async def _recorded(self, task: Task, result: Result) -> tuple[str, list[dict[str, Any]]]:

@@ -20,6 +20,9 @@ Letter = dict[str, Any]
 WAITING = ["buried", "returned"]
 STATUSES = [*WAITING, "retried", "discarded"]
 
+SECRET = ("provider.", "sql_login.", "toolset.")
+"""Beginnings of the names of commands whose payload may hold a secret."""
+
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.", metavar="ID…", show_default=False)]
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; default: all tenants.")]
 All = Annotated[bool, typer.Option("--all", help="All that are waiting.")]
@@ -56,7 +59,7 @@ def show(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show a dead letter and its original message. Payloads of provider.* are withheld."""
+    """Show a dead letter and its original message. Payloads that may hold a secret are withheld."""
     settings = Settings.load(home=home)
 
     async def work() -> Letter:
@@ -150,6 +153,6 @@ async def message_of(client: Client, letter: Letter) -> Letter:
         raise Failed(str(error)) from error
     if kept is None:
         return {"headers": None, "payload": None}
-    secret = letter["consumer"] == "commands" and CommandSubject.of(letter["subject"]).name.startswith("provider.")
+    secret = letter["consumer"] == "commands" and CommandSubject.of(letter["subject"]).name.startswith(SECRET)
     payload = "(withheld: it may hold a key)" if secret else kept.data.decode(errors="replace")
     return {"headers": kept.headers, "payload": payload}

@@ -55,6 +55,7 @@ FILES = {
     "tenant": ("tenant",),
     "key": ("key",),
     "provider": ("provider",),
+    "toolset": ("toolset",),
     "session": ("session",),
     "secret_key": ("rotate-key",),
     "verify": ("verify",),

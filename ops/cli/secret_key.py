@@ -146,6 +146,7 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
             "archived": remaining.archived[id],
             "providers": remaining.providers.get(id, []),
             "sql_logins": remaining.sql_logins.get(id, []),
+            "toolsets": remaining.toolsets.get(id, []),
         }
         for id in ids
     ]
@@ -159,13 +160,17 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
         state = "current" if each["current"] else "earlier"
         archived = f", {each['archived']} archived ones" if settings.archive_url else ""
         logins = f", {len(each['sql_logins'])} SQL logins" if each["sql_logins"] else ""
+        toolsets = f", {len(each['toolsets'])} toolsets" if each["toolsets"] else ""
         providers = f"{len(each['providers'])} providers"
-        say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}")
+        say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}{toolsets}")
         for name in [] if each["current"] else each["providers"]:
             tenant, provider, key = name.split("/")
             say(f"         headrace provider add-key {provider} {key} --tenant {tenant}")
         for name in [] if each["current"] else each["sql_logins"]:
             tenant, _, login = name.partition("/")
             say(f"         headrace sql-login create NAME --tenant {tenant}, then revoke {login}")
+        for name in [] if each["current"] else each["toolsets"]:
+            tenant, _, toolset = name.partition("/")
+            say(f"         headrace toolset register {toolset} … --secret-file - --tenant {tenant}")
     if any(each["archived"] for each in found if not each["current"]):
         say("The archive follows: run `headrace archive`, or its worker.")

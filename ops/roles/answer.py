@@ -24,6 +24,8 @@ from adapters.postgres.documents import PostgresDocuments
 from adapters.tools.builtin.page import FetchPage
 from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
 from adapters.tools.builtin.toolbox import BuiltinToolbox
+from adapters.tools.openapi.reading import ContainedDocuments
+from adapters.tools.openapi.toolbox import OpenApiToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
@@ -49,7 +51,7 @@ from handlers.tools.offer import Offer
 from handlers.tools.refresh import Refresh
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
-from ops.egress import egress, file_egress
+from ops.egress import egress, file_egress, tool_egress
 from ops.wiring import Wiring
 
 
@@ -101,7 +103,11 @@ async def begin(wiring: Wiring) -> None:
             await wiring.sandbox(), wiring.blobs, connections(wiring.settings.tool_databases.get_secret_value())
         )
     )
+    documents = await wiring.open.enter_async_context(ContainedDocuments(await wiring.sandbox()))
+    # An API of a tenant is no model server, so that it may not be on their ports of this machine without a setting.
+    tools, elsewhere = tool_egress(wiring.settings), file_egress(wiring.settings)
     kinds: dict[str, Make] = {
+        "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents),
         "sql": sql,
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
     }

@@ -26,6 +26,7 @@ from adapters.many import each
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.sql_login import SqlLogin
 from domain.models.provider import Provider
+from domain.tools.toolset import Toolset
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.work.progress import Progress, no_progress
@@ -48,16 +49,17 @@ class Rewrapped:
 @dataclass
 class Needed:
     """The values under each master secret: people's keys and archived ones by number, credentials of providers by
-    tenant, provider and name,    SQL logins by tenant and id."""
+    tenant, provider and name, SQL logins and toolsets by tenant and id."""
 
     people: Counter[str] = field(default_factory=Counter)
     archived: Counter[str] = field(default_factory=Counter)
     providers: dict[str, list[str]] = field(default_factory=dict)
     sql_logins: dict[str, list[str]] = field(default_factory=dict)
+    toolsets: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def ids(self) -> set[str]:
-        return {*self.people, *self.archived, *self.providers, *self.sql_logins}
+        return {*self.people, *self.archived, *self.providers, *self.sql_logins, *self.toolsets}
 
 
 async def rewrap(nc: Client, vault: AesVault, progress: Progress = no_progress) -> Rewrapped:
@@ -141,6 +143,10 @@ async def needed(nc: Client, vault: AesVault, archive: Archive | None = None) ->
     async for tenant, login in every(nc, repository, SqlLogin):
         if login.sealed_verifier:
             found.sql_logins.setdefault(_id(vault, tenant, login.sealed_verifier), []).append(f"{tenant}/{login.id}")
+    async for tenant, toolset in every(nc, repository, Toolset):
+        if toolset.secret:
+            sealed = toolset.secret["sealed"]
+            found.toolsets.setdefault(_id(vault, tenant, sealed), []).append(f"{tenant}/{toolset.id}")
     if archive:
         await _archived(archive, vault, found)
     return found

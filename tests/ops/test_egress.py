@@ -33,6 +33,7 @@ GUARDED = {
     "adapters/models/ollama.py": {"httpx2"},
     "adapters/models/rerank_api.py": {"httpx2"},
     "adapters/models/server.py": {"httpx2"},
+    "adapters/tools/openapi/exchange.py": {"httpx2"},
 }
 """Files that call what a tenant chooses, and the packages that they import."""
 

@@ -63,6 +63,7 @@ MADE: dict[tuple[str, str], list[re.Pattern[Any]]] = {
     ("adapters.segmenting.segmenter", "_pieces"): [
         re.compile(rf"\S.{{0,{width - 1}}}(?!\S)|\S{{1,{width}}}", re.DOTALL) for width in WIDTHS
     ],
+    ("adapters.tools.openapi.schema", "_understood"): [],
     ("handlers.commands.response_schema", "_check_pattern"): [],
     ("ops.bench.collection", "_sgml"): [],
     ("projections.values.masking", "patterns"): [],

@@ -65,6 +65,8 @@ class DatasetToolbox:
         return Listing([_definition(f"{what} Cite its numbered passages, like [1].")])
 
     async def call(self, invocation: Invocation) -> Result:
+        if invocation.tool["name"] != SEARCH:
+            raise ToolError("not_found", f"There is no tool {invocation.tool['name']!r} of a knowledge base.")
         top_k = invocation.arguments.get("top_k", self.settings["top_k"])
         return await search(self.retrieve, invocation, [self.settings["dataset"]], top_k)
 

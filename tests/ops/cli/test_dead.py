@@ -26,7 +26,9 @@ from adapters.postgres.projector import Projector
 from domain.aggregate import new_id
 from domain.log import EVENTS, Position
 from domain.work.dead_letter import dead_letter_id
+from handlers.routes import ROUTES
 from handlers.work.work import TRIES
+from ops.cli.dead import SECRET as WITHHELD
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.doctor import examine
@@ -114,6 +116,12 @@ async def listed(headrace: Cli, *options: str) -> dict[str, dict[str, Any]]:
     result = await headrace("dead", "list", "--json", *options)
     assert result.code == 0, result
     return {letter["id"]: letter for letter in result.lines}
+
+
+def test_every_command_with_a_secret_is_withheld() -> None:
+    secret = {name for name, route in ROUTES.items() if "writeOnly" in str(route.command.model_json_schema())}
+    assert {"provider.register", "toolset.register"} <= secret
+    assert {name for name in secret if not name.startswith(WITHHELD)} == set()
 
 
 async def test_letters_are_listed_and_shown(headrace: Cli, ward: Ward) -> None:

@@ -28,6 +28,7 @@ from domain.aggregate import new_id
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Metadata, Subject
 from domain.models.provider import Credential, Provider
+from domain.tools.toolset import Secret, Toolset
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import EmbeddedNats, disk_key
 from ops.settings import Settings
@@ -63,7 +64,21 @@ async def server(home: Path) -> AsyncIterator[tuple[str, Client]]:
         await client.close()
 
 
+TOOLSET = Subject("acme", "toolset", "api")
 LOGIN = Subject("acme", "sql_login", "l")
+
+
+def toolset(sealed: str) -> Toolset:
+    return Toolset.begin(
+        Toolset.Registered,
+        "api",
+        NOW,
+        kind="openapi",
+        description="",
+        settings={},
+        secret=Secret(sealed=sealed, hint=""),
+        timeout_s=30.0,
+    )
 
 
 def sql_login(sealed: str) -> SqlLogin:
@@ -93,6 +108,8 @@ async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
     await store.append(
         Subject("acme", "dataset", "d"), dataset.pending(), Metadata(new_id(), "acme", new_id(), person=people[0]), 0
     )
+    tools = toolset(vault.seal("acme", "s3cret"))
+    await store.append(TOOLSET, tools.pending(), Metadata(new_id(), "acme", new_id()), 0)
     login = sql_login(vault.seal("acme", "verifier"))
     await store.append(LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), 0)
     provider = lab(vault.seal("acme", "sk-lab"))
@@ -106,7 +123,7 @@ async def all_open(nc: Client, vault: AesVault, people: list[str]) -> None:
     for person in people:
         assert isinstance(await keys.of("acme", person), Key)
     messages = [each async for some in JetStreamLog(nc, keys).read(EVENTS, 0, follow=False) for each in some]
-    assert len(messages) == 3
+    assert len(messages) == 4
     assert "words" in str(messages[0])
 
 
@@ -131,8 +148,9 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
     vault = settings.vault()
     assert vault.ids == [vault.current, before.current]
     assert (done["made"], done["keys"], done["faults"]) == (True, 21, {})
+    none: dict[str, list[str]] = {"providers": [], "sql_logins": []}
     assert done["secrets"] == [
-        {"id": vault.current, "current": True, "people": 21, "archived": 0, "providers": [], "sql_logins": []},
+        {"id": vault.current, "current": True, "people": 21, "archived": 0, **none, "toolsets": []},
         {
             "id": before.current,
             "current": False,
@@ -140,6 +158,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
             "archived": 0,
             "providers": ["acme/lab/default"],
             "sql_logins": ["acme/l"],
+            "toolsets": ["acme/api"],
         },
     ]
     assert disk_key(home) == disk
@@ -148,9 +167,10 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
 
     listed = await headrace("rotate-key", "--check")
     assert listed.code == 1
-    assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins" in listed.out
+    assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins, 1 toolsets" in listed.out
     assert "headrace provider add-key lab default --tenant acme" in listed.out
     assert "headrace sql-login create NAME --tenant acme, then revoke l" in listed.out
+    assert "headrace toolset register api … --secret-file - --tenant acme" in listed.out
     async with server(home) as (_, client):
         await all_open(client, vault, people)
         assert all(vault.is_current(key) for key in await forms(client))
@@ -171,6 +191,13 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
         first = await JetStreamEventStore(client).load(LOGIN)
         await JetStreamEventStore(client).append(
             LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), first[-1].position.sequence
+        )
+        tools = toolset("")
+        tools.pending()
+        tools.remove(NOW)
+        first = await JetStreamEventStore(client).load(TOOLSET)
+        await JetStreamEventStore(client).append(
+            TOOLSET, tools.pending(), Metadata(new_id(), "acme", new_id()), first[-1].position.sequence
         )
     assert (await headrace("rotate-key", "--check")).code == 0
 
