@@ -28,6 +28,7 @@ from pydantic_settings import (
 from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
+from adapters.tools.mcp.programs import read
 from adapters.tools.sql.connections import connections
 from domain.access.limits import parsed
 from domain.access.tenant import TENANT
@@ -194,6 +195,10 @@ class Settings(BaseSettings):
         description="Databases that agents of tenants may query, as JSON: "
         '`{"sales": {"url": "postgresql://…", "tenants": ["acme"]}}`; `*` stands for all tenants. The login must only '
         "read. See [tools](tools.md#databases).",
+    )
+    mcp_servers: Path | None = Field(
+        None,
+        description="File (JSON) with MCP servers that the workers start and tenants may name. See [MCP](mcp.md).",
     )
     projector_processes: int = Field(
         2,
@@ -394,6 +399,14 @@ class Settings(BaseSettings):
     def _limits(cls, limits: str) -> str:
         parsed(limits)
         return limits
+
+    @field_validator("mcp_servers")
+    @classmethod
+    def _programs(cls, file: Path | None) -> Path | None:
+        if file is None:
+            return None
+        read(file := file.expanduser().absolute())
+        return file
 
     @field_validator("egress_allow", "file_egress_allow")
     @classmethod

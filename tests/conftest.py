@@ -88,6 +88,7 @@ STACK = (
     "journeys/test_fairness.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
+    "journeys/test_mcp.py",
     "journeys/test_memory.py",
     "journeys/test_message_files.py",
     "journeys/test_models.py",

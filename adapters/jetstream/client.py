@@ -277,18 +277,20 @@ class Client:
         inputs: dict[str, str] | None = None,
         user: str = "anonymous",
         files: Sequence[Mapping[str, Any]] = (),
+        id: str | None = None,
         wait: float = 10.0,
         patience: float = 300.0,
     ) -> AsyncGenerator[Frame, None]:
         """Ask an app, with files as `pack_file` gives them. Yield the frames of its answer as they arrive, to the last.
 
-        `after` is the message of the conversation to continue after, by default the newest.
+        `after` is the message of the conversation to continue after, by default the newest. `id` is that of the
+        message, by default a new one: with the same id again, the answer is the same.
 
         The first is `{"type": "accepted", "conversation": id, "message": id}`. When `attempt` of a token grows, the
         answer starts over. After a frame `held` it goes on once a person has decided. Raises: Rejected, NotSent,
         Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
-        message = new_id()
+        message = id or new_id()
         payload = {
             "app": app,
             "query": query,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adapters.sandbox.child import DEVICES, Child, Limits, entrance, environment, visible
 from adapters.sandbox.user import own_user
 
-_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
 
 _INSIDE = "65533"
 """User and group that a child seems to have where it has those of the process that started it."""
@@ -23,17 +23,25 @@ class Bubblewrap:
     def __init__(self, *, own_user: bool) -> None:
         self.own_user = own_user
 
-    async def start(self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = ()) -> Child:
+    async def start(
+        self,
+        program: Sequence[str],
+        limits: Limits,
+        readable: Iterable[Path] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Child:
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise FileNotFoundError("The program bwrap is not installed.")
         user = own_user() if self.own_user else None
         command = [bwrap, *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+        if not limits.network:
+            command += ["--unshare-net"]
         if user is None:
             command += ["--unshare-user", "--uid", _INSIDE, "--gid", _INSIDE]
         else:  # given up on entering
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        paths = visible(readable)
+        paths = visible(readable, network=limits.network)
         if limits.scratch:
             command += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/tmp"]
         for folder in _above([*paths, *DEVICES]):
@@ -44,8 +52,8 @@ class Bubblewrap:
             command += ["--dev-bind", device, device]
         command += ["--remount-ro", "/", "--chdir", "/", "--"]
         command += [*entrance(limits, user=user, counted=True), *program]
-        variables = environment(TMPDIR="/tmp") if limits.scratch else environment()
-        return await Child.start(command, variables, limits.forks)
+        further = {**({"TMPDIR": "/tmp"} if limits.scratch else {}), **(variables or {})}
+        return await Child.start(command, environment(**further), limits.forks)
 
 
 def _above(paths: Sequence[str]) -> list[str]:

@@ -37,6 +37,9 @@ _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
+NETWORK = tuple(Path(path) for path in ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki"))
+"""Files that connections by name, and with TLS, need."""
+
 
 class Limits(NamedTuple):
     """Hard limits of a process: it cannot raise them."""
@@ -62,6 +65,9 @@ class Limits(NamedTuple):
     scratch: int = 0
     """Size of the folder `TMPDIR`, in bytes; 0: it has no folder to write to."""
 
+    network: bool = False
+    """True if it may open connections, to any address."""
+
 
 class Ending(NamedTuple):
     """The status of a process that has ended, negative for a signal, and its last output on standard error."""
@@ -76,11 +82,17 @@ class Sandbox(Protocol):
     kind: str
     """Name of the way."""
 
-    async def start(self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = ()) -> Child:
+    async def start(
+        self,
+        program: Sequence[str],
+        limits: Limits,
+        readable: Iterable[Path] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Child:
         """Start a program, by its path and arguments, that sees these paths, Python, and this package's code.
 
-        It has an empty environment, pipes for standard input and output, no other descriptor, no network, and ends
-        with the process that started it. Raises: OSError.
+        It has an empty environment but for these variables, pipes for standard input and output, no other descriptor,
+        and ends with the process that started it. Raises: OSError.
         """
         ...
 
@@ -180,7 +192,7 @@ def environment(**further: str) -> dict[str, str]:
     }
 
 
-def visible(readable: Iterable[Path]) -> list[str]:
+def visible(readable: Iterable[Path], *, network: bool = False) -> list[str]:
     """The paths that a contained process sees: the system's libraries, Python, this code, and `readable`.
 
     Of this code only its packages: the folder above them may be one with data and keys.
@@ -192,6 +204,7 @@ def visible(readable: Iterable[Path]) -> list[str]:
         Path(sys.base_prefix).resolve(),
         interpreter.resolve().parent,
         *(Path(package.__path__[0]) for package in (adapters, handlers, domain)),
+        *(NETWORK if network else ()),
         *readable,
     ]
     return list(dict.fromkeys(str(path) for path in paths if path.exists()))
@@ -222,6 +235,7 @@ def entrance(
         "limits": [(name, most) for name, most in hard.items() if most is not None],
         "user": user,
         "forks": limits.forks,
+        "network": limits.network,
         "listens": listens,
         "parent": parent,
         "readable": readable,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adapters.sandbox.child import DEVICES, Child, Limits, entrance, environment, visible
@@ -19,7 +19,13 @@ class Restricted:
     def __init__(self, *, own_user: bool) -> None:
         self.own_user = own_user
 
-    async def start(self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = ()) -> Child:
+    async def start(
+        self,
+        program: Sequence[str],
+        limits: Limits,
+        readable: Iterable[Path] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Child:
         user = own_user() if self.own_user else None
         scratch = tempfile.TemporaryDirectory(prefix="headrace-") if limits.scratch else None
         if scratch and user is not None:
@@ -30,8 +36,8 @@ class Restricted:
             user=user,
             counted=user is not None,
             parent=os.getpid(),
-            readable=[*visible(readable), *DEVICES],
+            readable=[*visible(readable, network=limits.network), *DEVICES],
             writable=["/dev/null", *folders],
         )
-        variables = environment(TMPDIR=scratch.name) if scratch else environment()
-        return await Child.start([*entering, *program], variables, limits.forks, scratch)
+        further = {**({"TMPDIR": scratch.name} if scratch else {}), **(variables or {})}
+        return await Child.start([*entering, *program], environment(**further), limits.forks, scratch)

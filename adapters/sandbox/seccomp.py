@@ -1,6 +1,6 @@
 """A seccomp filter for contained processes: no sockets, no other processes, no system administration.
 
-A server may have sockets of TCP that listen; none that connects.
+A server may have sockets of TCP that listen; none that connects. A program that needs a network has all of them.
 
 What no program needs that only computes is refused with EPERM, so that a library which tries it can go on without.
 """
@@ -155,26 +155,30 @@ def no_new_privileges() -> None:
     _prctl(_SET_NO_NEW_PRIVS, 1, 0)
 
 
-def restrict(*, forks: bool, listens: bool = False) -> None:
+def restrict(*, forks: bool, listens: bool = False, network: bool = False) -> None:
     """Filter the calls of this process and of what it executes, for ever.
 
-    `forks`: it may start processes; `listens`: it may accept connections of TCP. Raises: OSError.
+    `forks`: it may start processes; `listens`: it may accept connections of TCP; `network`: it may have all
+    sockets. Raises: OSError.
     """
-    instructions = program(platform.machine(), os.getpid(), forks=forks, listens=listens)
+    instructions = program(platform.machine(), os.getpid(), forks=forks, listens=listens, network=network)
     filter = b"".join(struct.pack("<HBBI", *each) for each in instructions)
     code = ctypes.create_string_buffer(filter, len(filter))
     description = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filter) // 8, ctypes.addressof(code)))
     _prctl(_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(description))
 
 
-def program(machine: str, pid: int, *, forks: bool, listens: bool = False) -> Iterator[Instruction]:
+def program(
+    machine: str, pid: int, *, forks: bool, listens: bool = False, network: bool = False
+) -> Iterator[Instruction]:
     """The filter for the process with this id on this machine."""
     place = list(_ARCHITECTURES).index(machine)
     yield from [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL)]
     yield (_LOAD, 0, 0, _NUMBER)
     if machine == "x86_64":
         yield from [(_GREATER_EQUAL, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
-    refused = [*_REFUSED.values(), _CONNECT if listens else _SOCKET, *([] if forks else [_FORK, _VFORK])]
+    sockets = [] if network else [_CONNECT if listens else _SOCKET]
+    refused = [*_REFUSED.values(), *sockets, *([] if forks else [_FORK, _VFORK])]
     for numbers in refused:
         if (number := numbers[place]) is not None:
             yield from [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]

@@ -87,6 +87,7 @@ class Message(TypedDict):
     decided: NotRequired[list[str]]
     strategies: NotRequired[list[str]]
     parts: NotRequired[list[dict[str, Any]]]
+    tool_call: NotRequired[str]
 
 
 def asked(query: str, inputs: Mapping[str, str]) -> str:
@@ -119,6 +120,7 @@ class Question(TypedDict):
     inputs: dict[str, str]
     user: str
     files: NotRequired[list[File] | None]
+    tool_call: NotRequired[str | None]
 
 
 class Answer(TypedDict):
@@ -245,9 +247,9 @@ class Conversation(Aggregate):
     class Asked(Event):
         """A question was asked."""
 
-        TOPIC = "message.asked.v3"
+        TOPIC = "message.asked.v4"
         PERSONAL = frozenset({"files", "inputs", "query", "user"})
-        class_version = 3
+        class_version = 4
         message: MessageId
         app: Annotated[str, "App."]
         parent: Annotated[str | None, "Message that this one continues after; null for none."]
@@ -257,6 +259,7 @@ class Conversation(Aggregate):
         user: Annotated[str, "End user, as the app's operator names them."]
         files: Annotated[list[File] | None, "Files of the question; null for none."] = None
         repeats: Annotated[str | None, "Message whose question is asked again; null for a question of its own."] = None
+        tool_call: Annotated[str | None, "Call by which an agent asks it, as a tool; null for a user."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -265,6 +268,10 @@ class Conversation(Aggregate):
         @staticmethod
         def upcast_v2_v3(state: dict[str, Any]) -> None:
             state["repeats"] = None
+
+        @staticmethod
+        def upcast_v3_v4(state: dict[str, Any]) -> None:
+            state["tool_call"] = None
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message] = Message(
@@ -281,6 +288,8 @@ class Conversation(Aggregate):
             )
             if self.files:
                 conversation.messages[self.message]["files"] = [File(**file) for file in self.files]
+            if self.tool_call:
+                conversation.messages[self.message]["tool_call"] = self.tool_call
             for old in list(conversation.messages.values())[-HISTORY - 1 : -HISTORY]:
                 old["query"] = old["answer"] = ""
                 old["inputs"] = {}

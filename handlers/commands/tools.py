@@ -26,10 +26,11 @@ HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 class AuthFields(Part):
     """The way that a server asks for the secret of a toolset."""
 
-    type: Literal["none", "header", "query", "cookie", "basic", "bearer", "client_credentials"] = Field(
+    type: Literal["none", "header", "query", "cookie", "basic", "bearer", "client_credentials", "oauth"] = Field(
         "none",
         description="The secret is sent in a `header`, a `query` parameter or a `cookie` of that `name`; as `basic` "
-        "(user:password), as `bearer`; or changed for a token at `token_url` (`client_credentials`)",
+        "(user:password), as `bearer`; or changed for a token at `token_url` (`client_credentials`). With `oauth`, it "
+        "is the login of a person to an MCP server",
     )
     name: HeaderName = Field("Authorization", description="Name of the header, query parameter or cookie")
     prefix: Annotated[str, Field(max_length=64)] = Field("", description="Text before the secret in a header")
@@ -63,6 +64,8 @@ class OpenApiFields(Part):
     def _has_a_document(self) -> OpenApiFields:
         if len([each for each in (self.url, self.text, self.digest) if each is not None]) != 1:
             raise ValueError("url, text or digest must say where the document is, and only one of them")
+        if self.auth.type == "oauth":
+            raise ValueError("auth of type 'oauth' is for MCP servers alone")
         return self
 
 

@@ -64,6 +64,8 @@ FILES = {
     "index": ("index",),
     "limits": ("limits",),
     "route": ("route",),
+    "mcp": ("mcp",),
+    "toolset_login": ("toolset",),
     "quota": ("quota",),
     "nats": ("nats",),
     "postgres": ("postgres",),

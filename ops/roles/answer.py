@@ -24,6 +24,9 @@ from adapters.postgres.documents import PostgresDocuments
 from adapters.tools.builtin.page import FetchPage
 from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
 from adapters.tools.builtin.toolbox import BuiltinToolbox
+from adapters.tools.mcp.processes import Processes
+from adapters.tools.mcp.programs import read
+from adapters.tools.mcp.toolbox import McpToolboxes
 from adapters.tools.openapi.reading import ContainedDocuments
 from adapters.tools.openapi.toolbox import OpenApiToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
@@ -47,8 +50,10 @@ from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from handlers.tools.agent import Agent
+from handlers.tools.app import AppToolbox
 from handlers.tools.offer import Offer
 from handlers.tools.refresh import Refresh
+from handlers.tools.renew_secret import RenewSecret
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
 from ops.egress import egress, file_egress, tool_egress
@@ -106,10 +111,18 @@ async def begin(wiring: Wiring) -> None:
     documents = await wiring.open.enter_async_context(ContainedDocuments(await wiring.sandbox()))
     # An API of a tenant is no model server, so that it may not be on their ports of this machine without a setting.
     tools, elsewhere = tool_egress(wiring.settings), file_egress(wiring.settings)
+    await wiring.waiting.start()
+    servers = wiring.settings.mcp_servers
+    processes = Processes(wiring.sandbox, read(servers) if servers else {})
+    await wiring.open.enter_async_context(processes)
     kinds: dict[str, Make] = {
         "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents),
         "sql": sql,
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
+        "mcp": McpToolboxes(
+            tool_egress(wiring.settings), unseal, processes, RenewSecret(wiring.repository, wiring.vault)
+        ),
+        "app": lambda tenant, toolset: AppToolbox(wiring.repository, wiring.quota, tenant, toolset),
     }
     toolboxes = KindsOfToolboxes(BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve)), kinds)
     agent = Agent(

@@ -25,6 +25,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from tests.adapters.tools.openapi.api import Heard, Writes, box, document, making, says, serving
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import OneModel, Words, embedding_models
 from tests.handlers.retrieval.test_retrieve import Library, Shelf, hit
 from tests.memory import Memory
 
@@ -66,7 +67,8 @@ async def library(memory: Memory, tenant: str) -> Library:
 def retrieve(library: Library) -> Retrieve:
     calls, shelf = ModelCalls(library.desk.repository), cast("Any", Shelf([hit("water", library.living)]))
     none = cast("Any", None)
-    return Retrieve(library.desk.repository, none, shelf, shelf, Rerank(calls, none), none)
+    models = embedding_models(library.desk.repository, OneModel(Words()))
+    return Retrieve(library.desk.repository, models, shelf, shelf, Rerank(calls, none), none)
 
 
 def answers(heard: Heard) -> Writes:

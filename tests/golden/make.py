@@ -987,6 +987,9 @@ def _tools() -> Iterator[Aggregate]:
     talk.hold(_at(310), message=_id(125), calls=[_id(126)])
     talk.decide(_at(311), message=_id(125), call=_id(126))
     yield talk
+    inner = Conversation.begin(Conversation.Started, _id(139), _at(309.5), app=_id(4), user="skipper-7", name="Why?")
+    inner.ask(_at(309.5), message=_id(139), **{**question, "app": _id(4), "tool_call": _id(126)})  # type: ignore[arg-type]
+    yield inner
 
 
 def _tool_call(number: int) -> ToolCall:

@@ -220,7 +220,7 @@ async def as_in_the_log(stack: Stack, folder: Path, manifest: Row) -> None:
     assert not sealed & {path.name for path in (folder / "blobs").rglob("*")}, "it is opened in its event"
     readable: list[dict[str, Any]] = [json.loads(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
     assert sorted(each["sequence"] for each in readable) == sorted(message.sequence for message in stored)
-    asked = [event["state"] for each in readable for event in each["events"] if event["type"] == "message.asked.v3"]
+    asked = [event["state"] for each in readable for event in each["events"] if event["type"] == "message.asked.v4"]
     assert {state["query"] for state in asked} == {"How high?", "A Wumpelfisch?"}
     answers = [
         event["state"] for each in readable for event in each["events"] if event["type"] == "message.answered.v3"

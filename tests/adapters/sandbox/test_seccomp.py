@@ -71,10 +71,11 @@ def verdict(
     *,
     forks: bool = False,
     listens: bool = False,
+    network: bool = False,
     architecture: int = 0,
 ) -> int:
     """Run the filter, as the kernel does."""
-    program = list(seccomp.program(machine, PID, forks=forks, listens=listens))
+    program = list(seccomp.program(machine, PID, forks=forks, listens=listens, network=network))
     data = {0: number, 4: architecture or MACHINES[machine]}
     data |= {16 + 8 * place: value & 0xFFFFFFFF for place, value in enumerate((*arguments, *[0] * 6)[:6])}
     held, at = 0, 0
@@ -110,6 +111,16 @@ def test_each_call_has_its_verdict(machine: str, call: str) -> None:
 def test_a_server_listens_and_connects_to_nothing(machine: str, call: str) -> None:
     numbers, arguments, expected = OF_A_SERVER[call]
     assert verdict(machine, numbers[list(MACHINES).index(machine)], arguments, listens=True) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_program_with_a_network_opens_sockets_and_is_contained_else(machine: str) -> None:
+    place = list(MACHINES).index(machine)
+    sockets = [call for call in CALLS if "socket" in call]
+    assert sockets
+    for call, (numbers, arguments, alone, _) in CALLS.items():
+        expected = ALLOWED if call in sockets else alone
+        assert verdict(machine, numbers[place], arguments, network=True) == expected, call
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -116,6 +116,7 @@ def test_takes_a_question_once() -> None:
         user="ada",
         files=None,
         repeats=None,
+        tool_call=None,
     )
 
 
@@ -416,6 +417,7 @@ def test_a_question_is_asked_again_as_a_sibling_of_the_newest_configuration() ->
         user="ada",
         files=None,
         repeats=ids[1],
+        tool_call=None,
     )
     assert source.messages[SECOND]["parent"] == ids[0]
     assert list(source.history(SECOND)) == ids[:1]

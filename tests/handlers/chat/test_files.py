@@ -363,7 +363,7 @@ async def test_a_later_question_reads_the_document_without_extracting_it_again(t
     await table.answered("What colour is the gate?")
     assert "The gate is green." in table.speaker.asked[-1].messages[0].content
     after = await table.desk.types("conversation", table.conversation)
-    assert after[len(before) :] == ["message.asked.v3", "message.answering.v1", "message.answered.v3"]
+    assert after[len(before) :] == ["message.asked.v4", "message.answering.v1", "message.answered.v3"]
 
 
 async def test_of_a_document_larger_than_the_window_the_best_passages_are_given_and_the_rest_is_counted(

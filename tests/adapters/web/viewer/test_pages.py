@@ -316,7 +316,7 @@ async def test_time_turns_back_event_by_event(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     now = await sample.site.json(path)
     steps = [step for step in now["events"] if step["message"] == sample.first[1]]
-    assert [step["type"] for step in steps][:3] == ["message.asked.v3", "message.answering.v1", "message.answered.v3"]
+    assert [step["type"] for step in steps][:3] == ["message.asked.v4", "message.answering.v1", "message.answered.v3"]
     seen = []
     for step in steps[:3]:
         then = await sample.site.json(path, at=step["sequence"])

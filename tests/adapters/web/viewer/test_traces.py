@@ -170,7 +170,7 @@ async def test_a_trace_shows_what_the_model_saw_and_where_it_came_from(site: Sit
     words = text_of(page)
     assert "rank 1" in words
     assert "Four metres [1]." in words
-    assert "message.asked.v3" in words or "conversation.asked" in words
+    assert "message.asked.v4" in words or "conversation.asked" in words
     assert "1,000 → 100" in words
     # gpt-4o-mini: 0.15 and 0.60 dollars a million tokens.
     assert "Prompt 1,000 × $0.15 a million $0.00015" in words

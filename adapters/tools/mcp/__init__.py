@@ -1,0 +1,1 @@
+"""Toolsets of servers that speak the Model Context Protocol."""

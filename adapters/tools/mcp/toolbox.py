@@ -1,0 +1,197 @@
+"""Toolboxes of MCP servers: of an address that the tenant names, or of a program that the operator has configured."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from adapters.egress.client import Egress, GuardedClient
+from adapters.tools.credential import Credentials, Renew, Sent, Whose, never, scrubbed
+from adapters.tools.mcp.processes import Processes
+from domain.tools.toolset import Toolset
+from handlers.ports.tools import Invocation, Listing, Result, Toolbox, ToolError
+
+if TYPE_CHECKING:
+    from mcp import Client
+
+    from adapters.tools.mcp.session import Era
+
+CONNECT_S = 10.0
+"""Time limit of a connection, in seconds."""
+
+ERAS = 1000
+"""Maximum number of servers of which is known how they are spoken to."""
+
+T = TypeVar("T")
+
+Do = Callable[["Client", Sequence[str]], Awaitable[T]]
+"""Does something with a session, whose result must not have these secrets."""
+
+Unseal = Callable[[str, str], str]
+"""Return a tenant's secret that was sealed. Raises: ValueError, Unavailable."""
+
+
+class McpToolboxes:
+    """Makes the toolboxes of kind `mcp`."""
+
+    def __init__(self, egress: Egress, unseal: Unseal, processes: Processes, renew: Renew = never) -> None:
+        self._egress = egress
+        self._unseal = unseal
+        self._processes = processes
+        self._credentials = Credentials(egress, renew)
+        self._eras: dict[tuple[str, str], Era] = {}
+
+    def __call__(self, tenant: str, toolset: Toolset) -> Toolbox:
+        """Raises: ToolError."""
+        try:
+            secret = self._unseal(tenant, toolset.secret["sealed"]) if toolset.secret else ""
+        except ValueError:
+            raise ToolError("unauthorized", "The secret of the toolset cannot be read: give it again.") from None
+        settings = toolset.settings
+        if settings["server"]:
+            return _Program(self._processes, tenant, settings["server"], secret, toolset.timeout_s)
+        whose = Whose(tenant, toolset.id, settings["auth"], secret)
+        return _Address(self._egress, self._credentials, self._eras, whose, settings["url"], toolset.timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A server at an address. Each call has a connection of its own, so that none can end another."""
+
+    egress: Egress
+    credentials: Credentials
+    eras: dict[tuple[str, str], Era]
+    whose: Whose
+    url: str
+    timeout_s: float
+
+    @property
+    def server(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+    async def list(self) -> Listing:
+        return await self._do(_list, "", "", listing=True)
+
+    async def call(self, invocation: Invocation) -> Result:
+        async def call(client: Client, secrets: Sequence[str]) -> Result:
+            return await _call(client, invocation, secrets)
+
+        return await self._do(call, invocation.user, invocation.id, listing=False)
+
+    async def _do(self, do: Do[T], user: str, key: str, *, listing: bool) -> T:
+        """Raises: ToolError."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await _loaded()
+                sent = await self.credentials.get(self.whose, user, key)
+                try:
+                    return await self._once(do, sent, key, listing=listing)
+                except ToolError as error:
+                    if error.code != "unauthorized" or not sent.token:
+                        raise
+                # Nothing was done: do it with another token.
+                sent = await self.credentials.get(self.whose, user, key, refused=sent.token)
+                return await self._once(do, sent, key, listing=listing)
+        except TimeoutError:
+            raise ToolError("timeout", f"The server gave no answer within {self.timeout_s:g} s.") from None
+
+    async def _once(self, do: Do[T], sent: Sent, key: str, *, listing: bool) -> T:
+        from adapters.tools.mcp import session
+
+        place = self.whose.tenant, self.url
+
+        def make() -> GuardedClient:
+            made = self.egress.client(self.whose.tenant, connect_s=CONNECT_S, most=session.MOST_BYTES)
+            made.headers.update({**sent.headers, **({"Idempotency-Key": key} if key else {})})
+            return made
+
+        try:
+            http = session.Http(make, self._address(sent), self.eras.get(place))
+        except httpx2.InvalidURL:
+            raise ToolError("unreachable", "The address is invalid.") from None
+        try:
+            async with http.connected() as client:
+                found = await do(client, sent.secrets)
+        except Exception as error:
+            if not session.is_fault_of_tool(error):
+                self.eras.pop(place, None)
+            fault = session.fault(error, http.status, listing=listing, flooded=http.is_flooded)
+            raise ToolError(fault.code, scrubbed(fault.reason, sent.secrets)) from None
+        self._remember(place, http.era)
+        return found
+
+    def _address(self, sent: Sent) -> str:
+        return str(httpx2.URL(self.url).copy_merge_params(dict(sent.query))) if sent.query else self.url
+
+    def _remember(self, place: tuple[str, str], era: Era | None) -> None:
+        if era is not None:
+            if place not in self.eras and len(self.eras) >= ERAS:
+                del self.eras[next(iter(self.eras))]
+            self.eras[place] = era
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A program of the operator, of which each tenant has a process."""
+
+    processes: Processes
+    tenant: str
+    name: str
+    secret: str
+    timeout_s: float
+    server: str = field(default="", init=False)
+
+    async def list(self) -> Listing:
+        async with self._client() as client:
+            return await _list(client, [self.secret])
+
+    async def call(self, invocation: Invocation) -> Result:
+        async with self._client() as client:
+            return await _call(client, invocation, [self.secret])
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        """Raises: ToolError."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await _loaded()
+                from adapters.tools.mcp import session
+
+                try:
+                    async with self.processes.client(self.tenant, self.name, self.secret) as client:
+                        yield client
+                except Exception as error:
+                    fault = session.fault(error)
+                    raise ToolError(fault.code, scrubbed(fault.reason, [self.secret])) from None
+        except TimeoutError:
+            raise ToolError("timeout", f"The program gave no answer within {self.timeout_s:g} s.") from None
+
+
+async def _list(client: Client, secrets: Sequence[str]) -> Listing:
+    from adapters.tools.mcp import results, session
+
+    return results.listing(await session.tools(client), secrets)
+
+
+async def _call(client: Client, invocation: Invocation, secrets: Sequence[str]) -> Result:
+    from adapters.tools.mcp import results, session
+
+    name, arguments = invocation.tool["name"], invocation.arguments
+    return results.result(await session.call(client, name, arguments, invocation.id), secrets)
+
+
+async def _loaded() -> None:
+    """Import the package in a thread: other calls go on meanwhile."""
+    for module in ("session", "results"):
+        name = f"adapters.tools.mcp.{module}"
+        if name not in sys.modules:
+            await asyncio.to_thread(import_module, name)
