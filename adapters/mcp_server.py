@@ -196,6 +196,8 @@ class _Call:
 
     async def _answer(self, arguments: Mapping[str, Any], message: str) -> Frame:
         """The last frame. Raises: Rejected, NotSent, NoOutcome, Unreachable."""
+        if ended := await self.tables.ended(message):  # a repeated request
+            return ended
         frame: Frame = {}
         asking = self.caller.client.ask(
             self.shared.id,

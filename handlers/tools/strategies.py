@@ -26,10 +26,8 @@ LAST = "Answer now, without another call of a tool, from what the calls so far h
 LONGEST_ESCAPE = 12
 """Characters of the longest escape in JSON: a pair of surrogates."""
 
-_TAGS = re.compile(r"<\|?(?:tool_call|tool_calls|function_call|function=)[^>]*>|\[TOOL_CALLS\]")
+_TAGS = re.compile(r"<\|?(?:tool_call|function_call|function=)|\[TOOL_CALLS\]")
 """Marks that a model writes where its server does not read its calls of tools."""
-
-_FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 
 
 class Read(NamedTuple):
@@ -242,8 +240,8 @@ def _with_stop(request: ChatRequest, tools: Sequence[Tool], last: bool) -> ChatR
 def _action(said: str, calls: Sequence[ToolCall]) -> Read:
     said = said.partition(STOP)[0].strip()
     thought, mark, rest = said.partition("Action:")
-    text = rest if mark else (fenced[1] if (fenced := _FENCED.search(said)) else "")
-    if not mark and not text:
+    text = rest if mark else said.partition("```")[2]
+    if not mark and "{" not in text:
         return Read(said.removeprefix("Thought:").strip())  # no action: it is the answer
     start = text.find("{")
     try:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adapters.jetstream.client import Frame
+from domain.access.actor import ANON
 from domain.aggregate import new_id
 from ops.cli.frame import Failed, Home, Json, Tenant, app, connected, rows, until_stopped
 from ops.cli.frame import run as finished
 from ops.settings import Settings
 
 if TYPE_CHECKING:
-    from adapters.jetstream.client import Frame
     from adapters.mcp_server import SharedApp
 
 APPS = """
@@ -40,6 +41,9 @@ def mcp(
         list[str] | None, typer.Option("--app", help="App that is offered, by its id; repeatable. Default: all apps.")
     ] = None,
     user: Annotated[str, typer.Option(help="End user whose questions the calls are.")] = "mcp",
+    actor: Annotated[
+        str, typer.Option(help="Actor that sends the questions: s_<service> of the bus login, or anon.")
+    ] = ANON,
     patience: Annotated[float, typer.Option(min=1, help="Maximum silence, in seconds, before giving up.")] = 300.0,
     tenant: Tenant = None,
     home: Home = None,
@@ -47,10 +51,10 @@ def mcp(
 ) -> None:
     """Serve apps as tools to the MCP client that starts this command, over standard input and output."""
     settings = Settings.load(home=home, tenant=tenant)
-    finished(until_stopped(serve(settings, shared, user, patience)))
+    finished(until_stopped(serve(settings, shared, user, actor, patience)))
 
 
-async def serve(settings: Settings, shared: Sequence[str] | None, user: str, patience: float) -> None:
+async def serve(settings: Settings, shared: Sequence[str] | None, user: str, actor: str, patience: float) -> None:
     """Serve until the client closes its end. Raises: Failed for an app that is not there."""
     from mcp.server.stdio import stdio_server
 
@@ -61,6 +65,7 @@ async def serve(settings: Settings, shared: Sequence[str] | None, user: str, pat
     if unknown := [id for id in shared or () if id not in known]:
         raise Failed(f"There is no configured app {unknown[0]} in the tenant {settings.tenant}.")
     async with connected(settings) as client, stdio_server() as (received, sent):
+        client.actor = actor
         serving = server(tables, Caller(client, user, new_id(), patience))
         await serving.run(received, sent, serving.create_initialization_options())
 

@@ -9,13 +9,11 @@ import typer
 
 from adapters.jetstream.client import Outcome
 from handlers.ports.tools import ToolError
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, read_text, rows, run
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, conclude, connected, read_text, rows, run
+from ops.cli.toolset import toolset
 from ops.egress import tool_egress
 from ops.settings import Settings
 from ops.terminal import clean
-
-toolset = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(toolset, name="toolset", help="Log in to the servers of toolsets.")
 
 QUERY = """
 SELECT kind, description, settings, timeout_s FROM headrace.toolsets

@@ -44,6 +44,7 @@ NO_WORDS = {
     " *.segments *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, "
     "codes, and places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
+    "message.asked.tool_call": "ids",
     "message.moderated.verdicts": "kinds of filters, names of inputs, numbers of sentences, codes",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
     " quota.*.scope quota.*.unit quota.*.period quota.*.time_zone": "one of a few values",
