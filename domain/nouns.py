@@ -31,6 +31,8 @@ from domain.models.quota import Quota
 from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
+from domain.tools.plugin import Plugin
+from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
@@ -58,6 +60,8 @@ NOUNS: dict[str, type[Aggregate]] = {
         ModelCall,
         ModelRoute,
         Passage,
+        Plugin,
+        PluginUse,
         Provider,
         Quarantine,
         Quota,

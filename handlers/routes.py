@@ -34,6 +34,8 @@ from domain.models.provider import Provider
 from domain.models.quota import Quota
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
+from domain.tools.plugin import Plugin
+from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
@@ -50,6 +52,7 @@ from handlers.commands import (
     chat,
     knowledge,
     models,
+    plugins,
     quotas,
     retrieval,
     tags,
@@ -99,7 +102,7 @@ class Route:
     @property
     def house(self) -> bool | None:
         """True if the aggregate is in the house, False if it is in a tenant, None if it can be in both."""
-        return None if self.noun in (Door, EndUser) else self.noun in (Account, Tenant)
+        return None if self.noun in (Door, EndUser) else self.noun in (Account, Plugin, Tenant)
 
     def __post_init__(self) -> None:
         others = {path: kind for path, kind in references(self.command) if path != self.target}
@@ -460,6 +463,21 @@ ROUTES: dict[str, Route] = {
     ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
+    ),
+    "plugin.install": makes_or_changes(
+        Plugin, plugins.InstallPlugin, "plugin.install", plugins.install, target="plugin", private=True
+    ),
+    "plugin.remove": changes(
+        Plugin, plugins.RemovePlugin, "plugin.install", lambda plugin, at, _: plugin.remove(at), private=True
+    ),
+    "plugin.enable": makes_or_changes(
+        PluginUse, plugins.EnablePlugin, "plugin.manage", plugins.enable, target="plugin", private=True
+    ),
+    "plugin.disable": makes_or_changes(
+        PluginUse, plugins.DisablePlugin, "plugin.manage", plugins.disable, target="plugin", private=True
+    ),
+    "plugin.configure": makes_or_changes(
+        PluginUse, plugins.ConfigurePlugin, "plugin.manage", plugins.configure, target="plugin", private=True
     ),
     "model.set": makes_or_changes(Model, catalog.SetModel, "provider.manage", catalog.set_model, target="id"),
     "model.remove": makes_or_changes(Model, catalog.RemoveModel, "provider.manage", catalog.remove_model, target="id"),

@@ -235,6 +235,17 @@ class Settings(BaseSettings):
         "does not start; limits: limits and a filter of system calls; auto: the strongest that works. See "
         "[contained processes](sandbox.md).",
     )
+    plugin_network: Literal["namespaces", "unconfined"] = Field(
+        "namespaces",
+        description="Network of plugins whose manifest names hosts; namespaces: by a guarded proxy, within a network "
+        "of their own, and not at all where namespaces are off; unconfined: there, without a guard. See "
+        "[plugins](plugins.md#isolation).",
+    )
+    plugin_python: str = Field(
+        "",
+        description="Interpreters of Python for plugins that need another version than the workers have, as paths that "
+        "`:` separates; those in PATH, of pyenv and of uv are found without it.",
+    )
     secret_key: SecretStr | None = Field(
         None,
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "

@@ -46,9 +46,14 @@ from ops.blob_choice import open_blobs
 from ops.settings import Settings, without_secrets
 
 if TYPE_CHECKING:
+    from adapters.egress.client import Egress
     from adapters.jetstream.outages import NatsOutages
+    from adapters.models.dify import DifyModels
+    from adapters.models.embedding_api import EmbeddingApi
     from adapters.models.registry import ConnectedModel, OfProviders
     from adapters.models.server import Patience
+    from adapters.plugins.dify import DifyPlugins
+    from adapters.plugins.directory import LogPlugins
     from handlers.knowledge.embed import Embed
     from handlers.models.choose import Choose
     from handlers.models.embeddings import Embeddings
@@ -88,6 +93,8 @@ class Wiring:
         self._prices: Price | None = None
         self._outages: NatsOutages | None = None
         self._choosing: list[Choose[Any]] = []
+        self._plugins: LogPlugins | None = None
+        self._opening = asyncio.Lock()
         self.settings = settings
         self.name = f"headrace {name}"
         self.guest = guest
@@ -240,6 +247,30 @@ class Wiring:
         self.open.push_async_callback(found.close)
         return found
 
+    async def plugins(self) -> LogPlugins:
+        """The plugins that tenants have enabled. Imported late: few roles run any."""
+        async with self._opening:
+            if self._plugins is None:
+                from ops.plugins import open_plugins
+
+                self._plugins = await open_plugins(self)
+        return self._plugins
+
+    async def dify(self) -> DifyPlugins:
+        """The plugins of Dify that tenants have enabled."""
+        from adapters.plugins.dify import DifyPlugins
+
+        plugins = await self.plugins()
+        return DifyPlugins(plugins, plugins.hosts)
+
+    def dify_models(
+        self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience, outages: Outages | None
+    ) -> DifyModels:
+        """A client of the models of a plugin."""
+        from adapters.models.dify import DifyModels
+
+        return DifyModels(self.dify, tenant, base_url, key, patience)
+
     async def embeddings(self) -> Embeddings:
         """The embedding models, of the workers and of providers."""
         from adapters.embedding.models import NatsEmbeddingModels
@@ -247,7 +278,8 @@ class Wiring:
         from handlers.models.embeddings import Embeddings
 
         models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models, await self.sandbox())
-        remote: Models[RemoteEmbedder] = await self.providers(EMBEDDERS, "embedding models")
+        kinds: dict[str, Callable[..., EmbeddingApi | DifyModels]] = {**EMBEDDERS, "dify": self.dify_models}
+        remote: Models[RemoteEmbedder] = await self.providers(kinds, "embedding models")
         return Embeddings(self.calls, await self.open.enter_async_context(models), await self.choose(remote))
 
     async def embed(self) -> Embed:

@@ -43,6 +43,9 @@ from projections.message_moderations import message_moderations
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.pinned_conversations import pinned_conversations
+from projections.plugin_runs import plugin_runs
+from projections.plugin_uses import plugin_uses
+from projections.plugins import plugins
 from projections.provider_credentials import provider_credentials
 from projections.provider_models import provider_models
 from projections.providers import providers
@@ -97,8 +100,32 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         routes,
         toolsets,
     ),
-    "traces": (texts, provider_models, model_calls, tool_calls, turns, retrievals, replays, subjects, traces, spans),
-    "work": (commands, door_events, quotas, quota_windows, limits, sql_logins, dead_letters, tags, tag_bindings),
+    "traces": (
+        texts,
+        provider_models,
+        model_calls,
+        tool_calls,
+        plugin_runs,
+        turns,
+        retrievals,
+        replays,
+        subjects,
+        traces,
+        spans,
+    ),
+    "work": (
+        commands,
+        door_events,
+        quotas,
+        quota_windows,
+        limits,
+        sql_logins,
+        dead_letters,
+        tags,
+        tag_bindings,
+        plugins,
+        plugin_uses,
+    ),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's

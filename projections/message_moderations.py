@@ -25,7 +25,7 @@ message_moderations = ReadModel(
     required("attempt", Integer, "Attempt at the answer, from 1."),
     required("side", Text, "input: question and inputs; output: sentences of the answer."),
     required("position", Integer, "Place of the filter in the app's configuration, from 0."),
-    required("kind", Text, "Kind of the filter: words, model or http."),
+    required("kind", Text, "Kind of the filter: words, model, http or plugin."),
     required("verdict", Text, "passed, flagged, or failed when a check could not be made."),
     required("action", Text, "Action that was taken: none, answer, replace or refuse."),
     required("checked", Integer, "Number of texts that were checked."),

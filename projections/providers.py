@@ -14,7 +14,7 @@ providers = ReadModel(
     "providers",
     "Servers of models that were registered. Their keys are in no table.",
     key("id", "Name that apps call the provider by."),
-    required("kind", Text, "Protocol: openai, openai_responses, ollama, anthropic or gemini."),
+    required("kind", Text, "Protocol: openai, openai_responses, ollama, anthropic, gemini, or dify, a plugin."),
     required("base_url", Text, "Address of its API."),
     required("credentials", JSONB, "Names of its credentials: a list. They are rows in provider_credentials."),
     required("has_key", Boolean, "It has a credential."),

@@ -83,6 +83,20 @@ class Egress:
                 raise Refused(f"{name} {rule}.")
         return found
 
+    async def connect(self, tenant: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to a host, at one of its permitted addresses. Raises: Refused, OSError."""
+        try:
+            addresses = await self.permitted(tenant, host, port)
+        except httpcore2.ConnectError as error:
+            raise OSError(str(error)) from error
+        failed: OSError | None = None
+        for ip in addresses:
+            try:
+                return await asyncio.open_connection(str(ip), port)
+            except OSError as error:
+                failed = error
+        raise failed or OSError(f"{host} has no address.")
+
     async def _fresh(self) -> Rules:
         if self._rules is None or monotonic() > self._rules[0]:
             here = frozenset(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from adapters.models.chat_server import ChatServer
+from adapters.models.dify import DifyModels
 from adapters.models.registry import Clients
 from handlers.ports.models import ListedModel, Listing, ModelError
 
@@ -36,24 +37,28 @@ class List(NamedTuple):
 class TenantListings:
     """As the port, by the clients of chat models."""
 
-    def __init__(self, clients: Clients[ChatServer], within_s: float = WITHIN_S) -> None:
+    def __init__(self, clients: Clients[ChatServer | DifyModels], within_s: float = WITHIN_S) -> None:
         self._clients = clients
         self._within_s = within_s
 
     async def get(self, tenant: str, provider: str) -> Mapping[str, Listing | ModelError]:
         kind, every = await self._clients.every(tenant, provider)
         clients = {each["name"]: client for each, client in every}
-        answers = await asyncio.gather(*(self._ask(LISTS[kind], client) for client in clients.values()))
+        answers = await asyncio.gather(*(self._ask(kind, client) for client in clients.values()))
         return dict(zip(clients, answers, strict=True))
 
     async def limits(self, tenant: str, provider: str) -> Mapping[str, int]:
         _, every = await self._clients.every(tenant, provider)
         return next((client.limits for _, client in every if client.limits), {})
 
-    async def _ask(self, of: List, client: ChatServer) -> Listing | ModelError:
+    async def _ask(self, kind: str, client: ChatServer | DifyModels) -> Listing | ModelError:
         began = time.perf_counter()
         try:
-            models = _read(of, await client.document(of.path, self._within_s), client.server)
+            if isinstance(client, DifyModels):
+                models = await client.listed()
+            else:
+                of = LISTS[kind]
+                models = _read(of, await client.document(of.path, self._within_s), client.server)
         except ModelError as error:
             return error
         return Listing(client.server, models, round((time.perf_counter() - began) * 1000, 3))

@@ -12,6 +12,7 @@ from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, server
 from adapters.models.chat_server import ChatServer
+from adapters.models.dify import DifyModels
 from adapters.models.extractive import Answering, Extractive
 from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
@@ -91,9 +92,12 @@ class TenantModels:
         patience: Patience = server.PATIENCE,
         answering: Answering = extractive.answering_here,
         outages: Outages | None = None,
+        kinds: Mapping[str, Callable[..., ChatServer | DifyModels]] = KINDS,
     ) -> None:
-        def make(tenant: str, kind: str, base_url: str, key: str) -> ChatServer:
-            return KINDS[kind](egress, tenant, base_url, key, patience, outages)
+        def make(tenant: str, kind: str, base_url: str, key: str) -> ChatServer | DifyModels:
+            if kind not in kinds:
+                raise ModelError("unsupported", f"This worker has no providers of kind {kind}.")
+            return kinds[kind](egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
         self.clients = Clients(registered, unseal, make)
@@ -142,7 +146,7 @@ class OfProviders(Generic[M]):
 class TenantRerankers:
     """Rerankers by provider; `model` is the built-in one, empty when there is none."""
 
-    def __init__(self, nc: Bus, model: str, providers: OfProviders[RerankApi]) -> None:
+    def __init__(self, nc: Bus, model: str, providers: OfProviders[RerankApi | DifyModels]) -> None:
         self._builtin = NatsReranker(nc, model) if model else None
         self._providers = providers
 

@@ -42,8 +42,8 @@ LOCK_S = 3
 MARK = "Made by Headrace."
 """The comment on our indexes, which tells them from those of others."""
 
-SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK, RIGHTS_LOCK = (
-    0x6865616472616365 + number for number in (0, 1, 2, 3, 102)
+SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK, MONITOR_LOCK, RIGHTS_LOCK = (
+    0x6865616472616365 + number for number in (0, 1, 2, 3, 4, 102)
 )
 """Advisory locks of the database, which readers cannot take."""
 

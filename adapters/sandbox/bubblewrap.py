@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from adapters.sandbox.child import DEVICES, Child, Limits, entrance, environment, visible
+from adapters.sandbox.child import DEVICES, NO_RIGHTS, Child, Limits, Rights, entrance, environment, visible
 from adapters.sandbox.user import own_user
 
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
@@ -24,11 +25,7 @@ class Bubblewrap:
         self.own_user = own_user
 
     async def start(
-        self,
-        program: Sequence[str],
-        limits: Limits,
-        readable: Iterable[Path] = (),
-        variables: Mapping[str, str] | None = None,
+        self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = (), rights: Rights = NO_RIGHTS
     ) -> Child:
         bwrap = shutil.which("bwrap")
         if bwrap is None:
@@ -44,16 +41,21 @@ class Bubblewrap:
         paths = visible(readable, network=limits.network)
         if limits.scratch:
             command += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/tmp"]
-        for folder in _above([*paths, *DEVICES]):
+        filled = [str(rights.writable)] if rights.writable else []
+        for folder in _above([*paths, *filled, *DEVICES]):
             command += ["--dir", folder]
         for path in paths:
             command += ["--ro-bind", path, path]
+        for path in filled:
+            command += ["--bind", path, path]
+            if user is not None:
+                os.chown(path, user, user)
         for device in DEVICES:
             command += ["--dev-bind", device, device]
         command += ["--remount-ro", "/", "--chdir", "/", "--"]
-        command += [*entrance(limits, user=user, counted=True), *program]
-        further = {**({"TMPDIR": "/tmp"} if limits.scratch else {}), **(variables or {})}
-        return await Child.start(command, environment(**further), limits.forks)
+        command += [*entrance(limits, user=user, counted=True, rights=rights), *program]
+        variables = environment(TMPDIR="/tmp") if limits.scratch else environment()
+        return await Child.start(command, variables, limits.forks, rights=rights)
 
 
 def _above(paths: Sequence[str]) -> list[str]:

@@ -69,11 +69,33 @@ class Limits(NamedTuple):
     """True if it may open connections, to any address."""
 
 
+class Rights(NamedTuple):
+    """Rights of a process in addition to those of every contained one."""
+
+    variables: Mapping[str, str] = {}
+    """Further variables of its environment."""
+
+    sockets: bool = False
+    """True if it may open sockets: where there are namespaces, in a network of its own that leads nowhere."""
+
+    descriptors: Sequence[int] = ()
+    """Descriptors that it inherits."""
+
+    errors: bool = False
+    """True if its standard error is a pipe, `stderr`, that its starter reads, and no file."""
+
+    writable: Path | None = None
+    """An empty folder that it may fill; it may also set permissions of files that are its own."""
+
+
 class Ending(NamedTuple):
     """The status of a process that has ended, negative for a signal, and its last output on standard error."""
 
     status: int
     said: bytes
+
+
+NO_RIGHTS = Rights()
 
 
 class Sandbox(Protocol):
@@ -83,25 +105,25 @@ class Sandbox(Protocol):
     """Name of the way."""
 
     async def start(
-        self,
-        program: Sequence[str],
-        limits: Limits,
-        readable: Iterable[Path] = (),
-        variables: Mapping[str, str] | None = None,
+        self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = (), rights: Rights = NO_RIGHTS
     ) -> Child:
         """Start a program, by its path and arguments, that sees these paths, Python, and this package's code.
 
-        It has an empty environment but for these variables, pipes for standard input and output, no other descriptor,
-        and ends with the process that started it. Raises: OSError.
+        It has an empty environment, pipes for standard input and output, no other descriptor, no network, and ends
+        with the process that started it; `rights` may give it more. Raises: OSError.
         """
         ...
 
 
 class Child:
-    """A contained process, with standard error in a file."""
+    """A contained process, with standard error in a file, or in the pipe `stderr`."""
 
     def __init__(
-        self, process: Process, errors: IO[bytes], forks: bool, scratch: tempfile.TemporaryDirectory[str] | None
+        self,
+        process: Process,
+        errors: IO[bytes] | None,
+        forks: bool,
+        scratch: tempfile.TemporaryDirectory[str] | None,
     ) -> None:
         assert process.stdin
         assert process.stdout
@@ -112,6 +134,7 @@ class Child:
         self._ending: Ending | None = None
         self.stdin: StreamWriter = process.stdin
         self.stdout: StreamReader = process.stdout
+        self.stderr: StreamReader | None = process.stderr
 
     @classmethod
     async def start(
@@ -120,22 +143,25 @@ class Child:
         environment: Mapping[str, str],
         forks: bool,
         scratch: tempfile.TemporaryDirectory[str] | None = None,
+        rights: Rights = NO_RIGHTS,
     ) -> Self:
         """Start a command in a process group of its own; `forks`: others may be in it."""
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child is gone
+        errors = None if rights.errors else tempfile.TemporaryFile()  # noqa: SIM115  # until the child is gone
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=PIPE,
                 stdout=PIPE,
-                stderr=errors,
-                env=environment,
+                stderr=errors or PIPE,
+                env={**environment, **rights.variables},
                 cwd="/",
                 start_new_session=True,
                 limit=_BUFFER,
+                pass_fds=rights.descriptors,
             )
         except BaseException:
-            errors.close()
+            if errors:
+                errors.close()
             raise
         return cls(process, errors, forks, scratch)
 
@@ -162,10 +188,13 @@ class Child:
                     while await self.stdout.read(_BUFFER):
                         pass
         if self._ending is None:
-            self._errors.seek(max(self._errors.seek(0, os.SEEK_END) - LAST_WORDS, 0))
+            said = b""
+            if self._errors:
+                self._errors.seek(max(self._errors.seek(0, os.SEEK_END) - LAST_WORDS, 0))
+                said = self._errors.read()
+                self._errors.close()
             # A shell and bubblewrap report a signal as a status.
-            self._ending = Ending(128 - status if 128 < status < 128 + signal.NSIG else status, self._errors.read())
-            self._errors.close()
+            self._ending = Ending(128 - status if 128 < status < 128 + signal.NSIG else status, said)
             self.stdin.close()
             if self._scratch:
                 self._scratch.cleanup()
@@ -219,6 +248,7 @@ def entrance(
     readable: Sequence[str] | None = None,
     writable: Sequence[str] = (),
     listens: int | None = None,
+    rights: Rights = NO_RIGHTS,
 ) -> list[str]:
     """The command that gives up privileges and then executes what follows it; see `enter`."""
     hard = {
@@ -235,8 +265,9 @@ def entrance(
         "limits": [(name, most) for name, most in hard.items() if most is not None],
         "user": user,
         "forks": limits.forks,
-        "network": limits.network,
         "listens": listens,
+        "sockets": rights.sockets or limits.network,
+        "permissions": rights.writable is not None,
         "parent": parent,
         "readable": readable,
         "writable": writable,

@@ -2,8 +2,9 @@
 
 It takes privileges away from itself, as RULES say, and executes the program. RULES is JSON: `limits` (pairs of a name
 of `resource`, without `RLIMIT_`, and a hard limit), `user` (its user and group; null: the present ones), `forks` (it
-may start processes), `network` (it may open connections), `listens` (the port of TCP that it may listen on; null:
-none), `parent` (the process without which it ends; null: none), `readable` and `writable` (paths; null: all).
+may start processes), `listens` (the port of TCP that it may listen on; null: none), `parent` (the process without which
+it ends; null: none), `readable` and `writable` (paths; null: all), `sockets` (it may open
+sockets), `permissions` (it may set permissions of its files).
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ def _give_up(rules: dict[str, Any]) -> None:
             sys.exit("The process that started this one has ended.")
     seccomp.no_new_privileges()
     if rules["readable"] is not None and landlock.version():
-        landlock.restrict(rules["readable"], rules["writable"], rules["listens"], network=rules["network"])
+        landlock.restrict(rules["readable"], rules["writable"], rules["listens"], sockets=rules["sockets"])
     if seccomp.supported():
-        seccomp.restrict(forks=rules["forks"], listens=rules["listens"] is not None, network=rules["network"])
+        rights = {"sockets": rules["sockets"], "permissions": rules["permissions"]}
+        seccomp.restrict(forks=rules["forks"], listens=rules["listens"] is not None, **rights)
 
 
 def _drop_capabilities() -> None:

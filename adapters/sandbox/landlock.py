@@ -31,21 +31,21 @@ def version() -> int:
 
 
 def restrict(
-    readable: Sequence[str], writable: Sequence[str], listens: int | None = None, *, network: bool = False
+    readable: Sequence[str], writable: Sequence[str], listens: int | None = None, *, sockets: bool = False
 ) -> None:
     """Refuse this process, and what it executes, everything but reading and writing these. Missing ones are skipped.
 
-    `listens` is a port that it may listen on; with `network`, it may use all of them. Raises: OSError.
+    `listens` is a port that it may listen on; with `sockets`, the network is not restricted. Raises: OSError.
     """
     known = version()
     rights = (1 << next(count for since, count in _RIGHTS if known >= since)) - 1
-    handled = struct.pack("QQQ", rights, _NETWORK if known >= 4 and not network else 0, _SCOPES if known >= 6 else 0)
+    handled = struct.pack("QQQ", rights, _NETWORK if known >= 4 and not sockets else 0, _SCOPES if known >= 6 else 0)
     size = 24 if known >= 6 else 16 if known >= 4 else 8
     rules = _call(_CREATE_RULESET, handled, size, 0)
     for paths, granted in ((readable, _EXECUTE | _READ_FILE | _READ_DIR), (writable, rights & ~_EXECUTE)):
         for path in paths:
             _grant(rules, path, granted & rights)
-    if listens is not None and known >= 4 and not network:
+    if listens is not None and known >= 4 and not sockets:
         _call(_ADD_RULE, rules, _PORT, struct.pack("QQ", _BIND, listens), 0)
     _call(_RESTRICT_SELF, rules, 0)
     os.close(rules)

@@ -139,6 +139,8 @@ _REFUSED = {
 }
 """Numbers of the refused calls on x86_64 and on aarch64."""
 
+_PERMISSIONS = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat"}
+
 _FORK, _VFORK = (57, None), (58, None)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _TGKILL, _PRLIMIT, _SET_AFFINITY, _IOCTL = (234, 131), (302, 261), (203, 122), (16, 29)
@@ -155,13 +157,14 @@ def no_new_privileges() -> None:
     _prctl(_SET_NO_NEW_PRIVS, 1, 0)
 
 
-def restrict(*, forks: bool, listens: bool = False, network: bool = False) -> None:
+def restrict(*, forks: bool, listens: bool = False, sockets: bool = False, permissions: bool = False) -> None:
     """Filter the calls of this process and of what it executes, for ever.
 
-    `forks`: it may start processes; `listens`: it may accept connections of TCP; `network`: it may have all
-    sockets. Raises: OSError.
+    `forks`: it may start processes; `listens`: it may accept connections of TCP; `sockets`: it may open any socket of
+    its network; `permissions`: it may set permissions and times of its files. Raises: OSError.
     """
-    instructions = program(platform.machine(), os.getpid(), forks=forks, listens=listens, network=network)
+    rights = {"listens": listens, "sockets": sockets, "permissions": permissions}
+    instructions = program(platform.machine(), os.getpid(), forks=forks, **rights)
     filter = b"".join(struct.pack("<HBBI", *each) for each in instructions)
     code = ctypes.create_string_buffer(filter, len(filter))
     description = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filter) // 8, ctypes.addressof(code)))
@@ -169,7 +172,13 @@ def restrict(*, forks: bool, listens: bool = False, network: bool = False) -> No
 
 
 def program(
-    machine: str, pid: int, *, forks: bool, listens: bool = False, network: bool = False
+    machine: str,
+    pid: int,
+    *,
+    forks: bool,
+    listens: bool = False,
+    sockets: bool = False,
+    permissions: bool = False,
 ) -> Iterator[Instruction]:
     """The filter for the process with this id on this machine."""
     place = list(_ARCHITECTURES).index(machine)
@@ -177,8 +186,9 @@ def program(
     yield (_LOAD, 0, 0, _NUMBER)
     if machine == "x86_64":
         yield from [(_GREATER_EQUAL, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
-    sockets = [] if network else [_CONNECT if listens else _SOCKET]
-    refused = [*_REFUSED.values(), *sockets, *([] if forks else [_FORK, _VFORK])]
+    network = [] if sockets else [_CONNECT if listens else _SOCKET]
+    refused = [numbers for name, numbers in _REFUSED.items() if not (permissions and name in _PERMISSIONS)]
+    refused += [*network, *([] if forks else [_FORK, _VFORK])]
     for numbers in refused:
         if (number := numbers[place]) is not None:
             yield from [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]

@@ -16,6 +16,8 @@ Permission = Literal[
     "limits.manage",
     "limits.impose",
     "provider.manage",
+    "plugin.manage",
+    "plugin.install",
     "tool.manage",
     "tool.release",
     "end_user.erase",
@@ -44,6 +46,8 @@ PERMISSIONS: Mapping[Permission, str] = {
     "limits.manage": "Set and remove the tenant's own limits and quotas",
     "limits.impose": "Impose and lift limits and quotas of a tenant, as its operator",
     "provider.manage": "Register, change and remove providers, with their keys, the catalogue of models, and routes",
+    "plugin.manage": "Enable, disable and configure installed plugins",
+    "plugin.install": "Install and remove plugins, as an operator",
     "tool.manage": "Register, change and remove toolsets, with their secrets",
     "tool.release": "Release and refuse calls of tools that wait for a person",
     "end_user.erase": "Erase end users",
@@ -64,7 +68,7 @@ PERMISSIONS: Mapping[Permission, str] = {
 EVERY = frozenset(PERMISSIONS)
 
 OPERATORS: frozenset[Permission] = frozenset(
-    {"bus.manage", "limits.impose", "tenant.create", "account.own", "account.manage", "door"}
+    {"bus.manage", "limits.impose", "plugin.install", "tenant.create", "account.own", "account.manage", "door"}
 )
 """Permissions that no role of a tenant gives: only operators have them, and each account its own (`account.own`)."""
 

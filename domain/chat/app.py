@@ -79,7 +79,7 @@ def settings(given: Mapping[str, Any]) -> RetrievalSettings:
 class FilterSettings(TypedDict):
     """A filter that questions and answers must pass."""
 
-    kind: Annotated[str, "`words`: a list of words; `model`: a chat model; `http`: a server."]
+    kind: Annotated[str, "`words`: a list of words; `model`: a chat model; `http`: a server; `plugin`."]
     where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer; `both`."]
     action: Annotated[str, "On flagged text: `answer` with a preset text, `replace` it, or `refuse` the whole message."]
     text: Annotated[str, "Preset answer, or text in place of what is replaced; empty for stars."]
@@ -90,6 +90,7 @@ class FilterSettings(TypedDict):
     model: Annotated[ModelSettings | None, "Chat model of `model`; null for the app's."]
     instructions: Annotated[str, "Instructions to that model; empty for the built-in ones."]
     provider: Annotated[str | None, "Registered provider with the address and key of `http`; null for other kinds."]
+    plugin: NotRequired[Annotated[str | None, "Plugin of `plugin`; missing or null for other kinds."]]
 
 
 class SuggestSettings(TypedDict):

@@ -142,7 +142,7 @@ class FilterVerdict(TypedDict):
 
     where: Annotated[str, "`input`: question and inputs; `output`: sentences of the answer."]
     position: Annotated[int, "Place of the filter in the configuration of the app, from 0."]
-    kind: Annotated[str, "Kind of the filter: `words`, `model` or `http`."]
+    kind: Annotated[str, "Kind of the filter: `words`, `model`, `http` or `plugin`."]
     verdict: Annotated[str, "`passed`, `flagged`, or `failed` when a check could not be made."]
     action: Annotated[str, "Action that was taken: `none`, `answer`, `replace` or `refuse`."]
     checked: Annotated[int, "Number of texts that were checked."]

@@ -14,6 +14,7 @@ from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage
 from domain.chat.conversation import Usage
 from domain.models.piece import in_pieces
+from domain.tools.plugin import PluginRun
 
 
 class TokenUsage(Usage):
@@ -149,6 +150,17 @@ class ModelCall(Aggregate):
         def apply(self, call: ModelCall) -> None:
             call.charged = self.grants
 
+    class Filtered(Event):
+        """Filters of plugins handled the request, in the commit of the request; or its answer or error, in the commit
+        of the end.
+
+        The call has the request and the answer as the filters left them.
+        """
+
+        TOPIC = "model_call.filtered.v1"
+        plugins: Annotated[list[PluginRun], "Hooks of plugins, in the order in which they ran."]
+        original: Annotated[str | None, "SHA-256 of the request or answer before; null if nothing changed."]
+
     class Completed(Event):
         """The model answered."""
 
@@ -244,6 +256,10 @@ class ModelCall(Aggregate):
     def paid(self) -> list[Grant]:
         """The amounts that the leases of quotas pay for the call: all that is reserved, until it is charged."""
         return self.reserved if self.charged is None else self.charged
+
+    def filter(self, at: datetime, *, plugins: list[PluginRun], original: str | None) -> None:
+        if plugins:
+            self.record(self.Filtered, at, plugins=plugins, original=original)
 
     def reserve(self, at: datetime, grants: list[Grant]) -> None:
         if grants:

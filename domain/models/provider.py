@@ -12,8 +12,8 @@ from domain.aggregate import Aggregate, Rejection
 
 T = TypeVar("T")
 
-Kind = Literal["openai", "openai_responses", "ollama", "anthropic", "gemini"]
-"""Protocols of servers. `openai` is every OpenAI-compatible one, Azure's addresses included."""
+Kind = Literal["openai", "openai_responses", "ollama", "anthropic", "gemini", "dify"]
+"""Protocols of servers. `openai` is every OpenAI-compatible one, Azure's addresses included; `dify` is a plugin."""
 
 DEFAULT = "default"
 """Name of the credential that comes with the registration."""
@@ -43,8 +43,10 @@ class Found(TypedDict):
     limits: dict[str, int]
 
 
-ProviderKind = Annotated[str, "Protocol of its server: `openai`, `openai_responses`, `ollama`, `anthropic`, `gemini`."]
-Address = Annotated[str, "Address of its API, like `https://host/v1`."]
+ProviderKind = Annotated[
+    str, "Protocol of its server: `openai`, `openai_responses`, `ollama`, `anthropic`, `gemini`; or `dify`, a plugin."
+]
+Address = Annotated[str, "Address of its API, like `https://host/v1`; of kind `dify`, like `plugin://name/provider`."]
 Credentials = Annotated[list[Credential], "Credentials; empty for a server that takes no key."]
 
 

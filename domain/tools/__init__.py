@@ -1,1 +1,1 @@
-"""Toolsets and tool calls."""
+"""Toolsets, tool calls and plugins."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
+from domain.tools.plugin import PluginRun
 
 OPEN = ("requested", "held", "released")
 """States of a call that has not ended."""
@@ -152,9 +153,24 @@ class ToolCall(Aggregate):
         def apply(self, call: ToolCall) -> None:
             call.status = "cancelled"
 
+    class Filtered(Event):
+        """Filters of plugins handled the arguments, in the commit of the request; or the result, in the commit of the
+        end.
+
+        The call has the arguments and the result as the filters left them.
+        """
+
+        TOPIC = "tool_call.filtered.v1"
+        plugins: Annotated[list[PluginRun], "Hooks of plugins, in the order in which they ran."]
+        original: Annotated[str | None, "SHA-256 of the arguments or result before; null if nothing changed."]
+
     @property
     def ended(self) -> bool:
         return self.status not in OPEN
+
+    def filter(self, at: datetime, *, plugins: list[PluginRun], original: str | None) -> None:
+        if plugins:
+            self.record(self.Filtered, at, plugins=plugins, original=original)
 
     def hold(self, at: datetime, *, why: str, seconds: float) -> None:
         if self.status == "requested":

@@ -245,6 +245,8 @@ class Moderation:
             case "model":
                 flagged = await self._ask(filter, texts, step)
                 changed: Mapping[str, str] = {}
+            case "plugin":
+                flagged, changed = await self._ask_plugin(filter, side, texts, step)
             case _:
                 flagged, changed = await self._post(filter, side, texts, step)
         if not flagged:
@@ -275,6 +277,13 @@ class Moderation:
         course = self.moderate.choose(cause.metadata.tenant, model, request)
         chat = self.moderate.calls.chat(cause, course, request, record, step=step, kind="moderation")
         return read(await chat.up_to(LONGEST_VERDICT))
+
+    async def _ask_plugin(
+        self, filter: FilterSettings, side: Side, texts: Mapping[str, str], step: str
+    ) -> tuple[bool, Mapping[str, str]]:
+        """Ask a plugin, by a recorded call. Raises: ModelError, Unavailable."""
+        check = Check(self.place.app, side, texts)
+        return await self.moderate.calls.check_by_plugin(self.place.cause, step, str(filter.get("plugin")), check)
 
     async def _post(
         self, filter: FilterSettings, side: Side, texts: Mapping[str, str], step: str

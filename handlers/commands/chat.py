@@ -39,6 +39,7 @@ from handlers.commands.fields import (
     one_builtin,
 )
 from handlers.commands.message_files import FileFields, asked_files
+from handlers.commands.plugin_package import PluginName
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
@@ -107,8 +108,9 @@ class VariableFields(Part):
 class FilterFields(Part):
     """A filter that questions and answers must pass."""
 
-    kind: Literal["words", "model", "http"] = Field(
-        description="`words`: a list of words; `model`: a chat model; `http`: a server with Dify's API for moderation"
+    kind: Literal["words", "model", "http", "plugin"] = Field(
+        description="`words`: a list of words; `model`: a chat model; `http`: a server with Dify's API for moderation; "
+        "`plugin`: a plugin with the hook `check`"
     )
     where: Literal["input", "output", "both"] = Field(
         "both", description="Question and inputs (`input`), sentences of the answer (`output`), or both"
@@ -135,6 +137,8 @@ class FilterFields(Part):
         None, description="Of `http`: the registered provider whose address is called, with its key"
     )
 
+    plugin: PluginName | None = Field(None, description="Of `plugin`: the plugin, which must be enabled when it checks")
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> FilterFields:
         if (self.kind == "words") != bool(self.words):
@@ -143,6 +147,8 @@ class FilterFields(Part):
             raise ValueError("model and instructions are of filters of kind 'model'")
         if (self.kind == "http") != bool(self.provider):
             raise ValueError("provider is what a filter of kind 'http' needs, and no other has")
+        if (self.kind == "plugin") != bool(self.plugin):
+            raise ValueError("plugin is what a filter of kind 'plugin' needs, and no other has")
         if self.provider == BUILTIN or (self.model and self.model.is_builtin):
             raise ValueError("provider cannot be 'builtin': it checks no texts")
         if self.action == "answer" and not self.text.strip():

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection
 from domain.builtin import BUILTIN
 from domain.chat.app import App
@@ -17,6 +18,8 @@ from domain.models.piece import InPieces, Turns, pieces
 from domain.models.provider import DEFAULT, Credential, Kind, Provider
 from domain.models.replay import Replay
 from domain.models.route import REACTIONS, Group, Member, ModelRoute, Reaction, RouteSettings, Strategy
+from domain.tools.plugin import Plugin
+from handlers.commands.dify_form import form_fault
 from handlers.commands.fields import (
     Command,
     Handle,
@@ -119,6 +122,9 @@ class RemoveRoute(Command):
     route: Annotated[Handle, Ref(ModelRoute), Field(description="Route, by its name")]
 
 
+ADDRESS = r"^(?:https?://[^\s@?#\\]+(\?[^\s#\\]*)?|plugin://[a-z0-9_-]{1,64}(?:/[A-Za-z0-9_.-]{1,64}(?:/[A-Za-z0-9_.-]{1,64})*)?)$"
+
+
 def _not_builtin(name: str) -> str:
     if name == BUILTIN:
         raise ValueError("Must not be 'builtin', which is the provider that needs no server")
@@ -155,14 +161,24 @@ class RegisterProvider(Command):
     kind: Kind = Field(
         "openai", description="Protocol of the server; `openai` is every OpenAI-compatible one, Azure's included"
     )
-    base_url: Annotated[
-        str, Field(pattern=r"^https?://[^\s@?#\\]+(\?[^\s#\\]*)?$", max_length=2000), AfterValidator(_of_a_server)
-    ] = Field(
+    base_url: Annotated[str, Field(pattern=ADDRESS, max_length=2000), AfterValidator(_of_a_server)] = Field(
         description="Address of its API, like `https://host/v1`, without fragment; a query, like `?api-version=…`, is "
-        "sent with each request"
+        "sent with each request. Of kind `dify`: `plugin://PLUGIN/PROVIDER`, an installed plugin and its provider"
     )
-    key: Key = Field("", description="API key; empty for none. Only its encrypted form is kept")
+    key: Key = Field(
+        "",
+        description="API key; empty for none. Only its encrypted form is kept. Of kind `dify`: the fields of the form "
+        "of its credentials, as a JSON object",
+    )
     check: bool = Field(True, description="Check the server afterwards, as provider.check does")
+
+    @model_validator(mode="after")
+    def _address_of_its_kind(self) -> RegisterProvider:
+        if self.base_url.startswith("plugin://") != (self.kind == "dify"):
+            raise ValueError(
+                "base_url must be an address like plugin://PLUGIN/PROVIDER for kind 'dify', and for no other"
+            )
+        return self
 
 
 class CheckProvider(Command):
@@ -274,6 +290,8 @@ async def configure_route(command: ConfigureRoute, given: Preparation) -> MakeOr
 
 async def register(command: RegisterProvider, given: Preparation) -> MakeOrChange[Provider]:
     kind, base_url = command.kind, command.base_url
+    if kind == "dify":
+        await _of_plugin(command, given)
     credential = _credential(DEFAULT, 1, command.key, given) if command.key else None
 
     def decide(provider: Provider | None, id: str, at: datetime) -> Provider:
@@ -291,6 +309,22 @@ async def register(command: RegisterProvider, given: Preparation) -> MakeOrChang
     return decide
 
 
+async def _of_plugin(command: RegisterProvider, given: Preparation) -> None:
+    """Check the provider and its credentials by what the package declares. Raises: Rejection."""
+    name, _, of = command.base_url.removeprefix("plugin://").partition("/")
+    plugin = await given.ports.repository.get(Plugin, HOUSE, name)
+    if plugin is None or plugin.deleted or "dify" not in plugin.manifest:
+        raise Rejection("not_found", f"No plugin {name} with models is installed.", "base_url")
+    found = plugin.manifest["dify"]["models"]
+    named = [each for each in found if each["name"] == of or (not of and len(found) == 1)]
+    if not named:
+        names = ", ".join(each["name"] for each in found) or "none"
+        raise Rejection("not_found", f"The plugin has no such models; it has {names}.", "base_url")
+    fields = named[0]["credentials"] or named[0]["of_models"]
+    if command.key and (fault := form_fault(fields, command.key)):
+        raise Rejection("invalid", fault, "key")
+
+
 async def check(command: CheckProvider, given: Preparation) -> Change[Provider]:
     return lambda provider, at: provider.request_check(at, check=given.id, model=command.model)
 
@@ -301,5 +335,5 @@ async def add_credential(command: AddCredential, given: Preparation) -> Change[P
 
 
 def _credential(name: str, weight: int, key: str, given: Preparation) -> Credential:
-    hint = key[-HINT:] if len(key) >= SHORTEST else ""
+    hint = key[-HINT:] if len(key) >= SHORTEST and not key.startswith("{") else ""
     return Credential(name=name, weight=weight, sealed_key=given.ports.vault.seal(given.tenant, key), hint=hint)

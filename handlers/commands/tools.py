@@ -5,14 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection
+from domain.tools.plugin import Plugin
 from domain.tools.tool import BUILTIN
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Kind, Secret, Toolset, ToolsetSettings
+from handlers.commands.dify_form import form_fault
 from handlers.commands.fields import AppId, Command, DatasetId, Description, Handle, Id, Part, Ref, Sha256, at_most
 from handlers.commands.models import HINT, SHORTEST, Key
+from handlers.commands.plugin_package import PluginName
 from handlers.commands.preparation import Change, MakeOrChange, Preparation
 
 MOST_SCHEMA, MOST_FILE = 8 * 2**20, 64 * 2**20
@@ -113,6 +117,19 @@ class SqlFields(Part):
         return self
 
 
+class PluginToolFields(Part):
+    """Tools of a plugin of Dify, which the tenant has enabled."""
+
+    name: PluginName
+    provider: Annotated[str, Field(max_length=128)] = Field(
+        "", description="Provider of tools in the package; empty for the only one"
+    )
+    parameters: Annotated[
+        dict[Annotated[str, Field(max_length=128)], dict[Annotated[str, Field(max_length=128)], JsonValue]],
+        at_most(kib=64),
+    ] = Field({}, description="Parameters that a person sets and not a model, by tool and name")
+
+
 def _not_builtin(name: str) -> str:
     if name == BUILTIN:
         raise ValueError("Must not be 'builtin', which is the toolset that is always there")
@@ -135,14 +152,17 @@ class RegisterToolset(Command):
     app: AppToolFields | None = Field(None, description="Of kind `app`: the app")
     dataset: DatasetToolFields | None = Field(None, description="Of kind `dataset`: the knowledge base")
     sql: SqlFields | None = Field(None, description="Of kind `sql`: the database")
+    plugin: PluginToolFields | None = Field(None, description="Of kind `plugin`: the plugin")
     secret: Key | None = Field(
-        None, description="Secret that its server asks for, empty for none; null keeps the one that it has"
+        None,
+        description="Secret that its server asks for, empty for none; null keeps the one that it has. Of kind "
+        "`plugin`: the fields of the form of its credentials, as a JSON object",
     )
     timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(30.0, description="Time limit of a call, in seconds")
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> RegisterToolset:
-        for kind in ("openapi", "mcp", "app", "dataset", "sql"):
+        for kind in ("openapi", "mcp", "app", "dataset", "sql", "plugin"):
             if (getattr(self, kind) is not None) != (self.kind == kind):
                 raise ValueError(f"{kind} is what a toolset of kind '{kind}' needs, and no other has")
         return self
@@ -187,9 +207,11 @@ async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange
         await _keep(command.openapi.digest, "openapi.digest", MOST_SCHEMA, given)
     if command.sql and command.sql.digest:
         await _keep(command.sql.digest, "sql.digest", MOST_FILE, given)
+    if command.plugin:
+        await _of_form(command.plugin, command.secret, given)
     new = None
     if command.secret:
-        hint = command.secret[-HINT:] if len(command.secret) >= SHORTEST else ""
+        hint = command.secret[-HINT:] if len(command.secret) >= SHORTEST and not command.plugin else ""
         new = Secret(sealed=given.ports.vault.seal(given.tenant, command.secret), hint=hint)
 
     def decide(toolset: Toolset | None, id: str, at: datetime) -> Toolset:
@@ -218,8 +240,26 @@ def _same_place(toolset: Toolset, command: RegisterToolset) -> bool:
 
 def _places(settings: dict[str, Any]) -> list[Any]:
     """Where requests of a toolset go, and where its secret is changed for a token."""
-    places = [settings.get(place) for place in ("url", "server", "text", "digest")]
+    places = [settings.get(place) for place in ("url", "server", "text", "digest", "name", "provider")]
     return [*places, settings.get("auth", {}).get("token_url")]
+
+
+async def _of_form(fields: PluginToolFields, secret: str | None, given: Preparation) -> None:
+    """Check the provider, the parameters and the credentials by what the package declares. Raises: Rejection."""
+    plugin = await given.ports.repository.get(Plugin, HOUSE, fields.name)
+    if plugin is None or plugin.deleted or "dify" not in plugin.manifest:
+        raise Rejection("not_found", f"No plugin {fields.name} with tools is installed.", "plugin.name")
+    found = plugin.manifest["dify"]["tools"]
+    named = [each for each in found if each["name"] == fields.provider or (not fields.provider and len(found) == 1)]
+    if not named:
+        names = ", ".join(each["name"] for each in found) or "none"
+        raise Rejection("not_found", f"The plugin has no such tools; it has {names}.", "plugin.provider")
+    tools = {tool["name"]: {each["name"] for each in tool["parameters"]} for tool in named[0]["tools"]}
+    for tool, values in fields.parameters.items():
+        if unknown := sorted(values.keys() - tools.get(tool, set())):
+            raise Rejection("invalid", f"The tool {tool} has no parameter {unknown[0]}.", "plugin.parameters")
+    if secret and (fault := form_fault(named[0]["credentials"], secret)):
+        raise Rejection("invalid", fault, "secret")
 
 
 async def _keep(digest: str, field: str, most: int, given: Preparation) -> None:

@@ -21,9 +21,10 @@ from domain.models.passage import passage_id
 from handlers.access.quota import Quota
 from handlers.cause import Cause
 from handlers.models.choose import Course, Way
+from handlers.models.filters import NOT_FILTERED, CallFilters, Filtered, filters_of
 from handlers.models.grants import NOTHING, Grants, Reservation
 from handlers.models.passages import Passages
-from handlers.models.prompt import Record, likely
+from handlers.models.prompt import Record, likely, literal
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.filters import Check, Filter, Finding
 from handlers.ports.log import TooLarge, Unavailable
@@ -39,6 +40,7 @@ from handlers.ports.models import (
     Tool,
     ToolCall,
 )
+from handlers.ports.plugins import Plugins
 from handlers.repository import Repository
 
 C = TypeVar("C", bound=Client)
@@ -66,7 +68,11 @@ OTHER_FIELDS = 32 * 1024
 
 class ModelCalls:
     def __init__(self, repository: Repository, quota: Quota | None = None, grants: Grants | None = None) -> None:
-        """Without a quota, tokens are not counted for limits; without grants, no quota holds."""
+        """Without a quota, tokens are not counted for limits; without grants, no quota holds.
+
+        `plugins` are set by roles that host them: their filters stand in the way of calls of chat models.
+        """
+        self.plugins: Plugins | None = None
         self._repository = repository
         self._quota = quota
         self._grants = grants
@@ -90,6 +96,7 @@ class ModelCalls:
         route: Try | None = None,
         number: int = 1,
         reservation: Reservation = NOTHING,
+        filtered: Filtered = NOT_FILTERED,
     ) -> str:
         """Record that the call is about to be sent, and return its id.
 
@@ -117,6 +124,7 @@ class ModelCalls:
                 route=route,
             )
             call.reserve(at, reservation.grants)
+            call.filter(at, plugins=filtered.runs, original=filtered.original)
             return call
 
         try:
@@ -164,6 +172,7 @@ class ModelCalls:
         *,
         at: datetime | None = None,
         reservation: Reservation = NOTHING,
+        filtered: Filtered = NOT_FILTERED,
         **completion: Unpack[Completion],
     ) -> None:
         """Record that the call ended well, `at` this time, now by default.
@@ -172,7 +181,7 @@ class ModelCalls:
         """
         at, usage = at or datetime.now(UTC), completion["usage"]
         try:
-            await self._end(cause, id, lambda call: call.complete(at, **completion), reservation, usage)
+            await self._end(cause, id, lambda call: call.complete(at, **completion), reservation, usage, filtered)
         except TooLarge as error:
             reason = f"The answer cannot be recorded. {error}"
             await self.fail(
@@ -185,6 +194,7 @@ class ModelCalls:
                 usage={**usage, "raw": {}},
                 duration_ms=completion["duration_ms"],
                 reservation=reservation,
+                filtered=filtered,
             )
             raise ModelError("too_large", reason) from error
 
@@ -197,6 +207,7 @@ class ModelCalls:
         reason: str,
         duration_ms: float | None = None,
         reservation: Reservation = NOTHING,
+        filtered: Filtered = NOT_FILTERED,
         **broken: Unpack[Broken],
     ) -> None:
         at = datetime.now(UTC)
@@ -204,7 +215,7 @@ class ModelCalls:
         def fail(call: ModelCall) -> None:
             call.fail(at, code=code, reason=reason, duration_ms=duration_ms, **broken)
 
-        await self._end(cause, id, fail, reservation, broken.get("usage"))
+        await self._end(cause, id, fail, reservation, broken.get("usage"), filtered)
 
     async def cancel(
         self,
@@ -213,6 +224,7 @@ class ModelCalls:
         *,
         duration_ms: float,
         reservation: Reservation = NOTHING,
+        filtered: Filtered = NOT_FILTERED,
         **broken: Unpack[Broken],
     ) -> None:
         at = datetime.now(UTC)
@@ -220,7 +232,7 @@ class ModelCalls:
         def cancel(call: ModelCall) -> None:
             call.cancel(at, duration_ms=duration_ms, **broken)
 
-        await self._end(cause, id, cancel, reservation, broken.get("usage"))
+        await self._end(cause, id, cancel, reservation, broken.get("usage"), filtered)
 
     async def spend(self, cause: Cause, tokens: int) -> None:
         """Count the tokens of a call of a chat model for the limits of its tenant."""
@@ -413,6 +425,31 @@ class ModelCalls:
             finally:
                 course.left(way)
 
+    async def check_by_plugin(self, cause: Cause, step: str, name: str, check: Check) -> Finding:
+        """Have a plugin check texts. Raises: ModelError, of which only `not_found` is not recorded; Unavailable."""
+        enabled = await self.plugins.enabled(cause.metadata.tenant) if self.plugins else ()
+        plugin = next((each for each in enabled if each.name == name and "check" in each.manifest["hooks"]), None)
+        if self.plugins is None or plugin is None:
+            raise ModelError("not_found", f"The tenant has enabled no plugin {name} with the hook check.")
+        async with self.recorded(
+            cause,
+            step,
+            kind="moderation",
+            provider="plugin",
+            model=name,
+            server="",
+            request={"where": check.where, "texts": dict(check.texts)},
+        ) as call:
+            about = {"id": call.id, "app": check.app, "where": check.where}
+            filters = CallFilters(self.plugins, [plugin], about, closed=True)
+            try:
+                found = await filters.check(check)
+            finally:
+                call.filtered = filters.take_record()
+            call.response = json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})})
+            call.estimated = False
+        return found
+
     @asynccontextmanager
     async def recorded(
         self,
@@ -458,12 +495,21 @@ class ModelCalls:
                 code, reason = error.code, error.reason
             elapsed = milliseconds(call.began)
             await self.fail(
-                cause, id, code=code, reason=reason, response="", duration_ms=elapsed, reservation=reservation
+                cause,
+                id,
+                code=code,
+                reason=reason,
+                response="",
+                duration_ms=elapsed,
+                reservation=reservation,
+                filtered=call.filtered,
             )
             raise
         except asyncio.CancelledError:
-            elapsed = milliseconds(call.began)
-            await shielded(self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation))
+            elapsed, filtered = milliseconds(call.began), call.filtered
+            await shielded(
+                self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation, filtered=filtered)
+            )
             raise
         await shielded(
             self.complete(
@@ -477,6 +523,7 @@ class ModelCalls:
                 response_id=call.response_id,
                 response_model=call.response_model,
                 reservation=reservation,
+                filtered=call.filtered,
             )
         )
 
@@ -498,6 +545,13 @@ class ModelCalls:
         """
         return Chat(self, cause, step, kind, course, request, record, sent)
 
+    async def filters(self, cause: Cause, kind: str, provider: str, model: str, id: str) -> CallFilters | None:
+        """The filters of plugins for a call; None for none, and for a check of a provider. Raises: Unavailable."""
+        if cause.noun == "provider":
+            return None
+        about = {"id": id, "kind": kind, "provider": provider, "model": model, "app": cause.app}
+        return await filters_of(self.plugins, cause.metadata.tenant, about)
+
     async def record_passages(self, cause: Cause, passages: Mapping[str, str]) -> None:
         """Raises: TooLarge, Unavailable."""
         await self._passages.record(cause.metadata, passages)
@@ -509,6 +563,7 @@ class ModelCalls:
         verb: Callable[[ModelCall], None],
         reservation: Reservation | None = None,
         usage: TokenUsage | None = None,
+        filtered: Filtered = NOT_FILTERED,
         *,
         sent: bool = True,
     ) -> None:
@@ -520,6 +575,7 @@ class ModelCalls:
                 raise ModelError("not_found", f"Model call {id} was never requested.")
             if call.status == "requested":
                 verb(call)
+                call.filter(at, plugins=filtered.runs, original=filtered.original)
                 if reservation:
                     reservation.charge(call, at, usage, sent=sent)
             return call
@@ -551,6 +607,7 @@ class Recorded:
     first_ms: float | None = None
     response_id: str | None = None
     response_model: str | None = None
+    filtered: Filtered = NOT_FILTERED
 
     @property
     def tokens(self) -> int:
@@ -591,9 +648,13 @@ class Chat:
     _first: float | None = field(init=False, default=None)
     _last: Delta = field(init=False, default=Delta())
     _reservation: Reservation = field(init=False, default=NOTHING)
+    _filters: CallFilters | None = field(init=False, default=None)
+    _asked: ChatRequest = field(init=False)
+    _asked_record: Record = field(init=False)
 
     def __post_init__(self) -> None:
         self.id = self.cause.call(self.step)
+        self._asked, self._asked_record = self.request, self.record
 
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled.
@@ -641,33 +702,45 @@ class Chat:
         """Begin a try, with nothing of the one before."""
         self.number += 1
         self.id = self.cause.call(self.step, number=self.number)
-        self.request = replace(self.request, model=way.model)
+        self.request, self.record = replace(self._asked, model=way.model), self._asked_record
         self.said = self.reasoning = ""
         self._size, self._requested, self._first, self._last = 0, False, None, Delta()
         self._began, self._reservation = time.perf_counter(), NOTHING
 
     async def _try(self, way: Way[ChatModel], routed: Try | None) -> AsyncGenerator[str]:
+        self._filters = await self.calls.filters(self.cause, self.kind, way.provider, way.model, self.id)
+        if self._filters and not await self._pass(way, routed):
+            yield self.said
+            return
         await self._reserve(way, routed)
         try:
             await self._record(way, routed)
             self.sent()
             self._began = time.perf_counter()
-            async with aclosing(way.client.stream(self.request)) as deltas:
-                async for delta in deltas:
-                    for text in self._take(delta):
-                        yield text
+            async with aclosing(self._texts(way)) as texts:
+                async for text in texts:
+                    yield text
         except TooLarge as error:
             self._reservation.release()
             raise _not_made(error) from error
         except ModelError as error:
             if self._requested:
+                if self._filters:
+                    await self._filters.failed(error)
                 await self._fail(error.code, error.reason)
             self._reservation.release()
             raise
         except (GeneratorExit, asyncio.CancelledError):
             elapsed = milliseconds(self._began)
             broken = self._broken(counts=self._requested)
-            await self.calls.cancel(self.cause, self.id, duration_ms=elapsed, reservation=self._reservation, **broken)
+            await self.calls.cancel(
+                self.cause,
+                self.id,
+                duration_ms=elapsed,
+                reservation=self._reservation,
+                filtered=self._filtered(),
+                **broken,
+            )
             await self._spend(broken.get("usage"))
             raise
         except Exception as error:
@@ -676,6 +749,52 @@ class Chat:
             self._reservation.release()
             raise
         await self._complete()
+
+    async def _pass(self, way: Way[ChatModel], routed: Try | None) -> bool:
+        """Have the filters handle the request; return whether the model must be called with it.
+
+        A filter that answers or refuses ends the call, which is recorded and not sent. Raises: ModelError.
+        """
+        assert self._filters is not None
+        asked, stopped = self.request, None
+        try:
+            self.request = await self._filters.before(asked)
+        except ModelError as error:
+            stopped = error
+        if self.request.messages != asked.messages:
+            self.record = Record([literal(message, {}) for message in self.request.messages], {})
+        if stopped is None and self._filters.answer is None:
+            return True
+        try:
+            await self._record(way, routed, server="")
+        except TooLarge as error:
+            raise _not_made(error) from error
+        self._last = Delta(finish_reason="plugin", usage=ChatUsage(0, 0))
+        if stopped:
+            await self._fail(stopped.code, stopped.reason)
+            raise stopped
+        self.said = self._filters.answer or ""
+        await self._complete()
+        return False
+
+    async def _texts(self, way: Way[ChatModel]) -> AsyncGenerator[str]:
+        """The answer as it comes, and as the filters leave it. Raises: ModelError."""
+        filters = self._filters if self._filters and self._filters.watches_answer else None
+        async with aclosing(way.client.stream(self.request)) as deltas:
+            async for delta in deltas:
+                for text in self._take(delta, filters):
+                    yield text
+                if filters and (text := await filters.release(last=False)):
+                    self.said += text
+                    yield text
+                if filters and filters.answer is not None:
+                    break
+        if filters and filters.answer is None and (text := await filters.release(last=True)):
+            self.said += text
+            yield text
+        if filters and filters.answer is not None:  # in place of all that came before
+            self.said = filters.answer
+            yield self.said
 
     async def _reserve(self, way: Way[ChatModel], routed: Try | None) -> None:
         """Reserve what the try may use; record one that is refused for its model, so that the next can name it.
@@ -700,8 +819,8 @@ class Chat:
             raise _not_made(large) from large
         await self._fail(error.code, error.reason)
 
-    async def _record(self, way: Way[ChatModel], routed: Try | None) -> None:
-        """Record the request. Raises: TooLarge, Unavailable."""
+    async def _record(self, way: Way[ChatModel], routed: Try | None, server: str | None = None) -> None:
+        """Record the request; `server` is that of the model by default. Raises: TooLarge, Unavailable."""
         tools, schema = tools_text(self.request.tools), self.request.schema
         request = {
             "messages": list(self.record.messages),
@@ -722,16 +841,20 @@ class Chat:
                 provider=way.provider,
                 model=way.model,
                 request=request,
-                server=way.client.server,
+                server=way.client.server if server is None else server,
                 route=routed,
                 number=self.number,
                 reservation=self._reservation,
+                filtered=self._filtered(),
             )
         )
         self._requested = True
 
-    def _take(self, delta: Delta) -> Iterator[str]:
-        """Yield the new text of a delta. Raises: ModelError `too_large`."""
+    def _filtered(self) -> Filtered:
+        return self._filters.take_record() if self._filters else NOT_FILTERED
+
+    def _take(self, delta: Delta, filters: CallFilters | None = None) -> Iterator[str]:
+        """Yield the new text of a delta, or have the filters hold it. Raises: ModelError `too_large`."""
         last = self._last
         self._last = Delta(
             "",
@@ -744,12 +867,17 @@ class Chat:
             logprobs=delta.logprobs or last.logprobs,
         )
         if delta.unsaid:
-            self.reasoning, self.said, self._first = self.reasoning + self.said, "", None
+            self.reasoning += filters.said if filters else self.said
+            self.said, self._first = "", None
+            if filters:
+                filters.restart()
         self._size += len(orjson.dumps(delta.text)) + len(orjson.dumps(delta.reasoning)) - 4  # quotes
         if delta.tool_calls or delta.state or delta.logprobs:
             asked = [call._asdict() for call in delta.tool_calls]
             self._size += len(orjson.dumps([asked, delta.state, delta.logprobs]))
         if self._size > self.calls.longest:
+            if filters:
+                raise _broken_off(self._size, self.calls.longest)
             said, self.said = self.said, beginning(self.said + delta.text)
             self.reasoning = beginning(self.reasoning + delta.reasoning)
             if rest := self.said[len(said) :]:
@@ -758,8 +886,11 @@ class Chat:
         self.reasoning += delta.reasoning
         if delta.text:
             self._first = self._first or milliseconds(self._began)
-            self.said += delta.text
-            yield delta.text
+            if filters:
+                filters.hold(delta.text)
+            else:
+                self.said += delta.text
+                yield delta.text
 
     async def _fail(self, code: str, reason: str) -> None:
         elapsed = milliseconds(self._began)
@@ -772,6 +903,7 @@ class Chat:
             reason=reason,
             duration_ms=elapsed,
             reservation=self._reservation,
+            filtered=self._filtered(),
             **broken,
         )
         await self._spend(broken.get("usage"))
@@ -799,6 +931,7 @@ class Chat:
                     state=self._last.state,
                     logprobs=self._last.logprobs,
                     reservation=self._reservation,
+                    filtered=self._filtered(),
                 )
             )
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from domain.tools.tool_call import ToolCall
 from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.arguments import arguments_of
+from handlers.models.filters import NOT_FILTERED, CallFilters, filters_of
 from handlers.models.model_calls import milliseconds, shielded
 from handlers.models.prompt import QUOTED, place
 from handlers.ports.index import Entry, Hit
@@ -25,6 +26,7 @@ from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ModelError, Schemas
 from handlers.ports.models import ToolCall as Asked
 from handlers.ports.people import Erased
+from handlers.ports.plugins import Plugins
 from handlers.ports.tools import Invocation, Result, ToolError
 from handlers.repository import Repository
 from handlers.tools.offer import Offered
@@ -107,6 +109,9 @@ class ToolCalls:
     repository: Repository
     schemas: Schemas
     files: Files
+    plugins: Plugins | None = None
+    lost: Callable[[Cause, str], Awaitable[object]] | None = None
+    """Ends the calls that a lost call of a tool, by its id, has made itself and left open."""
 
     async def __call__(self, task: Task, asked: Sequence[Asked], offered: Mapping[str, Offered]) -> list[Made]:
         """Make the calls of a round, or go on with them as an earlier attempt left them. Raises: Unavailable."""
@@ -127,16 +132,22 @@ class ToolCalls:
     async def _one(
         self, task: Task, position: int, id: str, asked: Asked, offered: Offered | None, known: ToolCall | None
     ) -> Made:
-        arguments, fault = await self._arguments(task, asked, offered)
+        written = asked._replace(arguments=known.arguments) if known else asked
+        arguments, fault = await self._arguments(task, written, offered)
+        filters = await self._filters(task, id, offered)
         attempt = task.cause.attempt
         if known is None:
-            known = await self._request(task, id, position, asked, offered, fault)
+            if filters and not fault:
+                arguments, fault, written = await self._filtered(task, filters, arguments, asked, offered)
+            known = await self._request(task, id, position, written, offered, fault, filters)
         elif known.status == "requested" and known.attempt < attempt and not known.idempotent:
+            if self.lost:
+                await self.lost(task.cause, id)
             known = await self._change(task, id, "lost", _lose)
         elif known.status in ("released", "requested"):
             known = await self._change(task, id, "begin", lambda call, at: call.begin_again(at, attempt=attempt))
         if known.status == "requested" and offered:
-            known = await self._run(task, id, offered, arguments)
+            known = await self._run(task, id, offered, arguments, filters)
         elif known.status == "requested":
             known = await self._change(task, id, "end", _gone)
         return Made(id, known, observation(known, asked), bool(fault))
@@ -167,11 +178,40 @@ class ToolCalls:
             return {}, ("invalid_arguments", f"The arguments do not keep to the JSON Schema of the tool: {fault}")
         return arguments, None
 
+    async def _filters(self, task: Task, id: str, offered: Offered | None) -> CallFilters | None:
+        """The filters of plugins for the call; None for none. Raises: Unavailable."""
+        if offered is None:
+            return None
+        about = {"id": id, "kind": "tool", "provider": offered.toolset or offered.kind, "app": task.cause.app}
+        about |= {"model": offered.definition["name"], "toolset": about["provider"], "tool": offered.name}
+        return await filters_of(self.plugins, task.cause.metadata.tenant, about)
+
+    async def _filtered(
+        self, task: Task, filters: CallFilters, arguments: dict[str, Any], asked: Asked, offered: Offered | None
+    ) -> tuple[dict[str, Any], tuple[str, str] | None, Asked]:
+        """The arguments as the filters leave them, or why the call is not made, and what is recorded of it."""
+        try:
+            changed = await filters.before_tool(arguments)
+        except ModelError as error:
+            return {}, (error.code, error.reason), asked
+        if changed == arguments:
+            return arguments, None, asked
+        asked = asked._replace(arguments=orjson.dumps(changed).decode())
+        return *await self._arguments(task, asked, offered), asked
+
     async def _request(
-        self, task: Task, id: str, position: int, asked: Asked, offered: Offered | None, fault: tuple[str, str] | None
+        self,
+        task: Task,
+        id: str,
+        position: int,
+        asked: Asked,
+        offered: Offered | None,
+        fault: tuple[str, str] | None,
+        filters: CallFilters | None = None,
     ) -> ToolCall:
         """Record the call before it is made; held, where it needs a person; failed, where it is not made."""
         at = datetime.now(UTC)
+        filtered = filters.take_record() if filters else NOT_FILTERED
 
         def decide(call: ToolCall | None) -> ToolCall:
             if call is not None:
@@ -198,6 +238,7 @@ class ToolCalls:
                 idempotent=offered.definition["idempotent"] if offered else True,
                 server=offered.server if offered else "",
             )
+            call.filter(at, plugins=filtered.runs, original=filtered.original)
             if fault:
                 call.fail(at, code=fault[0], reason=fault[1][:1000], duration_ms=None)
             elif offered and offered.waits:
@@ -208,39 +249,48 @@ class ToolCalls:
         change = await self.repository.change(ToolCall, id, metadata, decide, new=True)
         return change.aggregate
 
-    async def _run(self, task: Task, id: str, offered: Offered, arguments: dict[str, Any]) -> ToolCall:
+    async def _run(
+        self, task: Task, id: str, offered: Offered, arguments: dict[str, Any], filters: CallFilters | None
+    ) -> ToolCall:
         """Make the call that is requested, and record its end."""
         began = time.perf_counter()
         invocation = Invocation(id, task.cause, offered.definition, arguments, task.configuration, task.at, task.user)
         try:
             result = await offered.toolbox.call(invocation)
             text, parts = await self._recorded(task, result)
+            if filters:
+                text = await filters.after_tool(text)
         except asyncio.CancelledError:
             elapsed = milliseconds(began)
             await shielded(self._change(task, id, "end", lambda call, at: call.cancel(at, duration_ms=elapsed)))
             raise
-        except (ToolError, Unavailable, TooLarge, Erased) as error:
+        except (ToolError, ModelError, Unavailable, TooLarge, Erased) as error:
             code, reason = _reason(error)
-            return await self._fail(task, id, code, reason, began)
+            return await self._fail(task, id, code, reason, began, filters)
         except Exception as error:
             log.exception("tool failed", tenant=invocation.tenant, toolset=offered.toolset, tool=offered.name)
             return await self._fail(task, id, "internal_error", type(error).__name__, began)
-        elapsed = milliseconds(began)
+        elapsed, filtered = milliseconds(began), filters.take_record() if filters else NOT_FILTERED
+
+        def complete(call: ToolCall, at: datetime) -> None:
+            call.complete(at, text=text, parts=parts, duration_ms=elapsed)
+            call.filter(at, plugins=filtered.runs, original=filtered.original)
+
         try:
-            return await self._change(
-                task, id, "end", lambda call, at: call.complete(at, text=text, parts=parts, duration_ms=elapsed)
-            )
+            return await self._change(task, id, "end", complete)
         except TooLarge as error:
             return await self._fail(task, id, "too_large", f"The result cannot be recorded. {error}", began)
 
-    async def _fail(self, task: Task, id: str, code: str, reason: str, began: float) -> ToolCall:
-        elapsed = milliseconds(began)
-        return await self._change(
-            task,
-            id,
-            "end",
-            lambda call, at: call.fail(at, code=code, reason=reason[:LONGEST_REASON], duration_ms=elapsed),
-        )
+    async def _fail(
+        self, task: Task, id: str, code: str, reason: str, began: float, filters: CallFilters | None = None
+    ) -> ToolCall:
+        elapsed, filtered = milliseconds(began), filters.take_record() if filters else NOT_FILTERED
+
+        def fail(call: ToolCall, at: datetime) -> None:
+            call.fail(at, code=code, reason=reason[:LONGEST_REASON], duration_ms=elapsed)
+            call.filter(at, plugins=filtered.runs, original=filtered.original)
+
+        return await self._change(task, id, "end", fail)
 
     async def _recorded(self, task: Task, result: Result) -> tuple[str, list[dict[str, Any]]]:
         """The text for the model, and the other parts of a result, its files stored and its passages numbered."""
@@ -321,7 +371,7 @@ def _lose(call: ToolCall, at: datetime) -> None:
 
 def _reason(error: Exception) -> tuple[str, str]:
     match error:
-        case ToolError():
+        case ToolError() | ModelError():
             return error.code, error.reason
         case TooLarge():
             return "too_large", f"The result cannot be stored. {error}"

@@ -19,6 +19,7 @@ from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, V
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import pieces, quoted, spans
+from domain.tools.plugin import Plugin, PluginRun
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from handlers.files import Kind
@@ -94,6 +95,8 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case ModelCall.Requested():
             return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
+        case Plugin.Installed() | Plugin.Replaced():
+            return [("file", event.digest)]
         case ToolCall.Completed():
             return [("file", part["digest"]) for part in event.parts if "digest" in part]
         case Toolset.Refreshed():
@@ -123,7 +126,8 @@ class Audit:
             "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
         )
         self.prompts = Check("prompts", "every text that a prompt quotes was recorded before it", "headrace restore")
-        self.checks = [self.sequence, self.decoded, self.folded, self.decided, self.prompts]
+        self.plugins = Check("plugins", "every package that a call names was installed before it", "headrace restore")
+        self.checks = [self.sequence, self.decoded, self.folded, self.decided, self.prompts, self.plugins]
         self.open: dict[tuple[str, Subject], dict[str, OpenWork]] = {}
         """By work and aggregate, then by item."""
         self.calls: dict[Subject, OpenCall] = {}
@@ -144,6 +148,8 @@ class Audit:
         self._discarded: set[Position] = set()
         self._texts: set[str] = set()
         """Texts that prompts may quote: `<tenant>/<name of the text>`."""
+        self._packages: set[tuple[str, str]] = set()
+        """Name and digest of every package that was installed."""
 
     def unreadable(self, position: Position, reason: str) -> None:
         """Take a message that cannot be decoded: a fault, unless it is discarded from the quarantine."""
@@ -259,6 +265,10 @@ class Audit:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Completed() | ModelCall.Failed() | ModelCall.Cancelled(), _:
                 self.calls.pop(subject, None)
+            case ((ModelCall.Filtered() | ToolCall.Filtered()), _):
+                self._check_plugins(subject, sequence, event.plugins)
+            case ((Plugin.Installed() | Plugin.Replaced()), _):
+                self._packages.add((subject.id, event.digest))
             case ToolCall.Completed(), _:
                 self._texts.add(f"{subject.tenant}/tool_call/{subject.id}")
         if isinstance(aggregate, ToolCall):
@@ -271,6 +281,13 @@ class Audit:
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)
+
+    def _check_plugins(self, subject: Subject, sequence: int, runs: Sequence[PluginRun]) -> None:
+        self.plugins.checked += 1
+        for run in runs:
+            if (run["name"], run["digest"]) not in self._packages:
+                what = f"{subject} names package {run['digest']} of plugin {run['name']}, which was not installed"
+                self.plugins.fault(f"{EVENTS} {sequence}: {what}")
 
     def _read(self, subject: Subject, sequence: int, request: Mapping[str, Any]) -> None:
         """Look for the texts that a prompt quotes."""

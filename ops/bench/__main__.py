@@ -25,6 +25,7 @@ MEASURES = (
         "answer",
         "agent",
         "route",
+        "plugin",
         "fairness",
         "connects",
         "search",

@@ -57,6 +57,7 @@ GROUPS = (
     "answer",
     "agent",
     "route",
+    "plugin",
     "fairness",
     "connects",
     "search",
@@ -124,6 +125,9 @@ rounds; the ratio is the figure as a multiple of the limit.
 - **route**: time that a route of three models and two hard quotas add to a call of a model, with 10, 100 and 500 in
   flight in one process: to choose the model, to reserve in leases of the windows, to charge and to settle. `quota`: the
   quotas alone. The first leases are taken before.
+- **plugin**: time that a filter of a plugin adds to a call of a model before it is recorded, with a prompt of two
+  messages and 1,700 characters, one of which it changes: the round trip to its contained process and back, and the new
+  request. `none`: the time to find out that there is no plugin. A monitor is not on the way of a call.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without

@@ -56,6 +56,7 @@ FILES = {
     "key": ("key",),
     "provider": ("provider",),
     "toolset": ("toolset",),
+    "plugin": ("plugin",),
     "session": ("session",),
     "secret_key": ("rotate-key",),
     "verify": ("verify",),

@@ -74,9 +74,9 @@ def show(provider: Name, tenant: Tenant = None, home: Home = None, as_json: Json
 )
 def register(
     provider: Name,
-    base_url: Annotated[str, typer.Argument(help="Address of its API, like https://host/v1.")],
+    base_url: Annotated[str, typer.Argument(help="Address of its API, like https://host/v1 or plugin://lab/lab.")],
     kind: Annotated[
-        str, typer.Option(help="Protocol: openai, openai_responses, ollama, anthropic or gemini.")
+        str, typer.Option(help="Protocol: openai, openai_responses, ollama, anthropic, gemini or dify.")
     ] = "openai",
     key_file: KeyFile = None,
     check: Annotated[bool, typer.Option(help="Check the server afterwards.")] = True,

@@ -5,6 +5,7 @@ It also runs agents, and lists the tools of toolsets.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from adapters.documents.extract import FileExtractor
@@ -13,12 +14,16 @@ from adapters.jetstream.live import NatsLive
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
 from adapters.models import rerank_api
-from adapters.models.kinds import FILTERS, RERANKERS, SPEAKERS, TRANSCRIBERS
+from adapters.models.chat_server import ChatServer
+from adapters.models.dify import DifyModels
+from adapters.models.kinds import FILTERS, KINDS, RERANKERS, SPEAKERS, TRANSCRIBERS
 from adapters.models.listing import TenantListings
 from adapters.models.registry import TenantModels, TenantRerankers
+from adapters.models.rerank_api import RerankApi
 from adapters.models.schemas import ContainedSchemas
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
+from adapters.plugins.monitors import Monitors
 from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
 from adapters.tools.builtin.page import FetchPage
@@ -29,10 +34,13 @@ from adapters.tools.mcp.programs import read
 from adapters.tools.mcp.toolbox import McpToolboxes
 from adapters.tools.openapi.reading import ContainedDocuments
 from adapters.tools.openapi.toolbox import OpenApiToolboxes
+from adapters.tools.plugin.call_backs import STEP, CallBacks, within
+from adapters.tools.plugin.toolbox import PluginToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
 from handlers.abilities import Abilities
+from handlers.cause import Cause
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
 from handlers.chat.files import MessageFiles
@@ -57,26 +65,30 @@ from handlers.tools.renew_secret import RenewSecret
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
 from ops.egress import egress, file_egress, tool_egress
+from ops.values import masking
 from ops.wiring import Wiring
 
 
-async def begin(wiring: Wiring) -> None:
+async def begin(wiring: Wiring) -> Awaitable[object]:
     silence = wiring.settings.model_timeout_s
 
+    plugins = wiring.calls.plugins = await wiring.plugins()
     registered = wiring.registered
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
     unseal = wiring.vault.open
     patience = Patience(first_token=silence, between_tokens=silence)
     allowed = egress(wiring.settings)
     outages = await wiring.outages()
-    models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
+    chats: dict[str, Callable[..., ChatServer | DifyModels]] = {**KINDS, "dify": wiring.dify_models}
+    models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages, chats)
     wiring.open.push_async_callback(models.close)
     choose = await wiring.choose(models)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
     builtin = model_name(reranker) if reranker else ""
-    rerankers = TenantRerankers(wiring.nc, builtin, await wiring.providers(RERANKERS, "rerankers", rerank_api.PATIENCE))
+    reranking: dict[str, Callable[..., RerankApi | DifyModels]] = {**RERANKERS, "dify": wiring.dify_models}
+    rerankers = TenantRerankers(wiring.nc, builtin, await wiring.providers(reranking, "rerankers", rerank_api.PATIENCE))
     choose_reranker = await wiring.choose(rerankers, tries=2, longest_pause_s=2.0)
     embeddings = await wiring.embeddings()
     retrieve = Retrieve(
@@ -118,6 +130,7 @@ async def begin(wiring: Wiring) -> None:
     kinds: dict[str, Make] = {
         "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents),
         "sql": sql,
+        "plugin": PluginToolboxes(await wiring.dify(), unseal, CallBacks(wiring.calls, choose)),
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
         "mcp": McpToolboxes(
             tool_egress(wiring.settings), unseal, processes, RenewSecret(wiring.repository, wiring.vault)
@@ -125,12 +138,16 @@ async def begin(wiring: Wiring) -> None:
         "app": lambda tenant, toolset: AppToolbox(wiring.repository, wiring.quota, tenant, toolset),
     }
     toolboxes = KindsOfToolboxes(BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve)), kinds)
+
+    async def lose_calls(cause: Cause, call: str) -> None:
+        await wiring.calls.take_over(within(cause, call), series=[STEP])
+
     agent = Agent(
         wiring.repository,
         wiring.calls,
         choose,
         Offer(wiring.repository, wiring.blobs, toolboxes),
-        ToolCalls(wiring.repository, schemas, wiring.files),
+        ToolCalls(wiring.repository, schemas, wiring.files, plugins, lose_calls),
         Abilities(wiring.repository),
     )
     answer = Answer(
@@ -162,3 +179,5 @@ async def begin(wiring: Wiring) -> None:
     measure = replace(choose, catalogue=None)
     wiring.work("check", Check(wiring.repository, wiring.calls, measure, listings, wiring.files))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, choose, wiring.files))
+    masked = masking(wiring.settings)
+    return Monitors(wiring.settings.postgres_url, wiring.nc, wiring.repository, plugins, masked).run()

@@ -362,6 +362,7 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
         async for finding in _rows(connection):
             yield finding
         yield await _sql_logins(connection)
+        yield await _plugins(connection)
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
             advice = "their groups are not updated until then; a worker with role project continues by itself"
@@ -407,6 +408,26 @@ async def _sql_logins(connection: AsyncConnection[TupleRow]) -> Finding:
     advice = "a worker with role project makes them; if it may not, its log says what it needs: docs/access.md"
     return Finding("SQL logins", False, f"{lacking} of {active} have no role in PostgreSQL", advice)
 
+
+async def _plugins(connection: AsyncConnection[TupleRow]) -> Finding:
+    """Check that no plugin is suspended."""
+    try:
+        cursor = await connection.execute(_PLUGINS)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+        return Finding("plugins", True, "none")
+    [(enabled, suspended)] = await cursor.fetchall()
+    if not suspended:
+        return Finding("plugins", True, f"{enabled} enabled" if enabled else "none")
+    named = "; ".join(suspended[:SHOWN])
+    advice = "see `headrace plugin logs NAME`, and send plugin.enable when it is repaired: docs/plugins.md"
+    return Finding("plugins", False, f"{len(suspended)} suspended: {named}", advice)
+
+
+_PLUGINS = """
+SELECT count(*) FILTER (WHERE status = 'enabled'), coalesce(array_agg(format('%s of %s: %s', id, tenant_id, reason)
+    ORDER BY updated_at DESC) FILTER (WHERE status = 'suspended'), '{}')
+FROM headrace.plugin_uses
+"""
 
 _SQL_LOGINS = """
 SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from domain.tools.plugin import PluginRun
+
 Attributes = dict[str, Any]
 
 OPERATION_NAME = "gen_ai.operation.name"
@@ -135,6 +137,12 @@ def completed(
         RESPONSE_TIME_TO_FIRST_CHUNK: None if first_token_ms is None else first_token_ms / 1000,
     }
     return {name: value for name, value in found.items() if value is not None} | used(kind, usage)
+
+
+def filtered(run: PluginRun) -> Attributes:
+    """Of a hook of a plugin."""
+    names = ("name", "version", "digest", "hook", "action", "changed")
+    return {f"headrace.plugin.{name}": value for name, value in run.items() if name in names}
 
 
 def used(kind: str, usage: Mapping[str, Any]) -> Attributes:

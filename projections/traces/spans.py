@@ -17,6 +17,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id, derived_id
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
+from domain.tools.plugin import PluginRun
 from domain.tools.tool_call import ToolCall
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
@@ -34,7 +35,8 @@ spans = ReadModel(
     required(
         "kind",
         Text,
-        "handler, retrieval, embedding, chat, rerank, moderation, tool, agent, workflow, extract, segment, index.",
+        "handler, retrieval, embedding, chat, rerank, moderation, plugin, tool, agent, workflow, extract, segment, "
+        "index.",
     ),
     required("name", Text, "Name of the step, in a word or two."),
     required(
@@ -531,6 +533,39 @@ def call_failed(row: Row, event: ModelCall.Failed, message: Recorded, call: Row 
 @spans.changes(ModelCall.Cancelled, related=(model_calls, originator))
 def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded, call: Row | None) -> Row:
     return ended(row, event, message, "cancelled") | _broken(row, event, call)
+
+
+@spans.makes(ModelCall.Filtered, related=(spans, originator))
+def filtered(event: ModelCall.Filtered, message: Recorded, call: Row | None) -> list[Row]:
+    """The hooks of plugins, next to the call that they were for: those before it end when it is recorded.
+
+    None where a later command ends a call of another trace.
+    """
+    if call is None or call["trace_id"] != message.metadata.correlation:
+        return []
+    return [_hook(event, message, call, number, run) for number, run in enumerate(event.plugins)]
+
+
+def _hook(event: ModelCall.Filtered, message: Recorded, call: Row, number: int, run: PluginRun) -> Row:
+    name, at = f"{run['hook']} {run['name']}", event.timestamp
+    return begun(
+        message,
+        at - timedelta(milliseconds=run["ms"]),
+        "plugin",
+        name,
+        call["noun"],
+        call["noun_id"],
+        id=derived_id(f"{event.originator_id}/{event.originator_version}/plugin/{number}"),
+        parent_id=call["parent_id"],
+        conversation_id=call["conversation_id"],
+        attempt=call["attempt"],
+        status="error" if run["code"] else "ok",
+        error_code=run["code"],
+        ended_at=at,
+        duration_ms=run["ms"],
+        ended_sequence=message.position.sequence,
+        attributes=attributes.filtered(run),
+    )
 
 
 def _broken(row: Row, event: ModelCall.Failed | ModelCall.Cancelled, call: Row | None) -> Row:

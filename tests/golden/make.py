@@ -66,6 +66,8 @@ from domain.models.quota import window as window_of
 from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import Group, Member, ModelRoute, RouteSettings
+from domain.tools.plugin import Manifest, Match, Package, Plugin, PluginRun
+from domain.tools.plugin_use import PluginUse
 from domain.tools.tool import Listed
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Secret, Toolset, ToolsetSettings
@@ -866,6 +868,68 @@ def _providers() -> Iterator[Aggregate]:
     route.change(_at(28.2), **{**settings, "restart": False, "wait_s": 0})
     route.remove(_at(28.3))
     yield route
+    yield from _plugins()
+
+
+def _plugins() -> Iterator[Aggregate]:
+    manifest = Manifest(
+        name="mask",
+        version="1.0.0",
+        description="Masks numbers.",
+        main="main.py",
+        python="3.12",
+        dependencies={"regex": ">=2026"},
+        hooks={"before_invoke": "before", "after_invoke": "after"},
+        kind="filter",
+        match=Match(kinds=["chat"], providers=[], models=[], apps=[]),
+        order=10,
+        timeout_ms=500,
+        on_failure="closed",
+        window="sentence",
+        settings={"type": "object", "properties": {"token": {"type": "string", "secret": True}}},
+        network=["masks.example.com:8443"],
+        memory_mb=512,
+        api=1,
+    )
+    package = Package(package_version="1.0.0", digest="5d" * 32, manifest=manifest, content="none")
+    plugin = Plugin.begin(Plugin.Installed, "mask", _at(28.31), **package)
+    newer = Package(package_version="1.1.0", digest="6e" * 32, manifest=manifest, content="masked")
+    plugin.install(_at(28.32), **newer)
+    plugin.remove(_at(28.33))
+    yield plugin
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        _id(101),
+        _at(28.331),
+        kind="chat",
+        provider="lab",
+        model="small-8b",
+        cause_noun="message",
+        cause_id=_id(4),
+        request={},
+    )
+    run = PluginRun(
+        name="mask",
+        version="1.0.0",
+        digest="5d" * 32,
+        hook="before_invoke",
+        action="replace",
+        changed=True,
+        ms=0.41,
+        code=None,
+    )
+    call.filter(_at(28.332), plugins=[run, {**run, "action": "fail", "code": "timeout"}], original="7f" * 32)
+    yield call
+    used = _tool_call(102)
+    used.filter(_at(28.333), plugins=[{**run, "hook": "before_tool"}], original="7f" * 32)
+    yield used
+    use = PluginUse.begin(PluginUse.Begun, "mask", _at(28.34))
+    use.configure(_at(28.35), settings={"mark": "*"}, secrets={"token": "1:c2VhbGVk"})
+    use.enable(_at(28.36), content=False)
+    use.suspend(_at(28.37), digest="6e" * 32, reason="It ended 5 times in a row: status 1.")
+    use.resume(_at(28.38), digest="6e" * 32)
+    use.disable(_at(28.39))
+    yield use
 
 
 def _models() -> Iterator[Aggregate]:

@@ -26,6 +26,7 @@ from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.nouns import NOUNS
+from domain.tools.plugin import Plugin
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
@@ -147,7 +148,7 @@ class Desk:
         return outcome.code, outcome.field
 
     async def commits(self, noun: str, id: str) -> list[Commit]:
-        tenant = HOUSE if noun in (Account.TOPIC, Tenant.TOPIC) else self.tenant
+        tenant = HOUSE if noun in (Account.TOPIC, Plugin.TOPIC, Tenant.TOPIC) else self.tenant
         return await self.store.load(Subject(tenant, noun, id))
 
     async def events(self, noun: str, id: str) -> list[Event]:

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
+import orjson
 
 from adapters.models.circuit import LocalOutages
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
@@ -20,6 +21,7 @@ from handlers.chat.evidence import evidence
 from handlers.chat.files import MessageFiles
 from handlers.chat.ranking import ranked
 from handlers.chat.structured import fault
+from handlers.commands.plugin_package import parse
 from handlers.models import embeddings
 from handlers.models.choose import Choose, Known, Way
 from handlers.models.model_calls import ModelCalls
@@ -41,6 +43,7 @@ from handlers.ports.models import (
     Models,
     RemoteEmbedder,
 )
+from handlers.ports.plugins import EnabledPlugin, PluginFailed, Reply
 from handlers.repository import Repository
 from tests.handlers.desk import Desk
 from tests.memory import Memory
@@ -356,6 +359,45 @@ class Speaker:
                 await asyncio.sleep(0)
                 yield Delta(said)
         yield Delta(finish_reason=self.finish, usage=ChatUsage(7, len(self.says)))
+
+
+Handler = Callable[[Mapping[str, Any]], "Mapping[str, Any] | PluginFailed | None"]
+
+
+class Installed:
+    """Plugins of every tenant, in this process: each hook is a function, and `asked` are the calls of hooks."""
+
+    def __init__(self) -> None:
+        self.plugins: list[EnabledPlugin] = []
+        self.handlers: dict[tuple[str, str], Handler] = {}
+        self.asked: list[tuple[str, str, Mapping[str, Any]]] = []
+
+    def add(self, name: str, fields: Mapping[str, Any] | None = None, **hooks: Handler) -> None:
+        """A filter with these hooks and fields of the manifest."""
+        given = {
+            "name": name,
+            "version": "1.0.0",
+            "kind": "filter",
+            "hooks": dict.fromkeys(hooks, "f"),
+            **(fields or {}),
+        }
+        manifest = parse(orjson.dumps(given))
+        plugin = EnabledPlugin("", name, manifest["version"], f"{name:0<64}", manifest, {}, {}, "none")
+        self.plugins = sorted([*self.plugins, plugin], key=lambda each: (each.manifest["order"], each.name))
+        self.handlers |= {(name, hook): handler for hook, handler in hooks.items()}
+
+    def known(self, tenant: str) -> Sequence[EnabledPlugin] | None:
+        return None
+
+    async def enabled(self, tenant: str) -> Sequence[EnabledPlugin]:
+        return [each._replace(tenant=tenant) for each in self.plugins]
+
+    async def ask(self, plugin: EnabledPlugin, hook: str, call: Mapping[str, Any]) -> Reply:
+        self.asked.append((plugin.name, hook, call))
+        reply = self.handlers[plugin.name, hook](call)
+        if isinstance(reply, PluginFailed):
+            raise reply
+        return Reply(plugin.version, plugin.digest, reply or {"action": "continue"})
 
 
 @dataclass

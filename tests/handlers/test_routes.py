@@ -27,6 +27,7 @@ from handlers.routes import ROUTES, is_private
 from handlers.work.audit import named_blobs
 from tests.handlers.desk import VERIFIER, Desk
 from tests.memory import Memory
+from tests.packages import FILTER, digest, package
 
 ADDRESS = "https://models.example.com/v1"
 LAB = {"provider": "lab", "name": "small"}
@@ -34,6 +35,7 @@ PACKED = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 a recording", No
 """A recording as its sender encrypts it, with a key of zeros."""
 
 OF_LAB, KNOWN = {"provider": "lab", "model": "small"}, {"provider": "lab", "model": "known"}
+INSTALLED, NEWER = package(), package(manifest={**FILTER, "version": "1.1.0"})
 PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
 
 
@@ -111,6 +113,10 @@ async def world(desk: Desk) -> World:
     await desk.done("limits.set", quantity="replays", period="day", most=100)
     await desk.done("limits.impose", quantity="replays", period="day", most=100)
     await desk.done("quota.impose", name="most", unit="calls", period="month", limit=10**6)
+    for data in (INSTALLED, NEWER):
+        await desk.blobs.put(HOUSE, data)
+    await desk.done("plugin.install", plugin="mask", package=digest(INSTALLED))
+    await desk.done("plugin.enable", plugin="mask")
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("toolset.register", **MAIL)
@@ -136,7 +142,7 @@ async def world(desk: Desk) -> World:
 
 
 def tenant_of(noun: str, desk: Desk) -> str:
-    return HOUSE if noun in ("account", "tenant") else desk.tenant
+    return HOUSE if noun in ("account", "plugin", "tenant") else desk.tenant
 
 
 def cut_into_three(document: Document) -> None:
@@ -390,6 +396,21 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("route.configure", {"name": "fast", "groups": [{"members": [LAB]}], "wait_s": 9}, "route", ["route.changed.v1"]),
     ("route.remove", {"route": "fast"}, "route", ["route.removed.v1"]),
     (
+        "plugin.install",
+        {"plugin": "mask", "package": digest(NEWER), "content": "masked"},
+        "plugin",
+        ["plugin.replaced.v1"],
+    ),
+    ("plugin.remove", {"plugin": "mask"}, "plugin", ["plugin.removed.v1"]),
+    ("plugin.enable", {"plugin": "mask", "content": False}, "plugin_use", ["plugin_use.enabled.v1"]),
+    ("plugin.disable", {"plugin": "mask"}, "plugin_use", ["plugin_use.disabled.v1"]),
+    (
+        "plugin.configure",
+        {"plugin": "mask", "settings": {"mark": "x", "token": "t"}},
+        "plugin_use",
+        ["plugin_use.configured.v1"],
+    ),
+    (
         "toolset.register",
         {"name": "locks", "kind": "dataset", "dataset": {"dataset": "{dataset}"}},
         "toolset",
@@ -544,6 +565,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
         "quota.",
         "door.",
         "trace.",
+        "plugin.",
         "toolset.",
         "tool_call.",
     )
@@ -631,6 +653,8 @@ async def test_a_command_is_accepted_once(
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "route", "bus_login", "toolset"):
         expected = {noun: fields.get(noun) or fields["name"]}
+    elif noun in ("plugin", "plugin_use"):
+        expected = {"plugin": "mask", noun: "mask"}
     elif noun == "quota":
         expected = {noun: "operator" if name in ("quota.impose", "quota.lift") else "tenant"}
         if name.startswith("budget."):

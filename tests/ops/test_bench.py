@@ -69,6 +69,7 @@ NAMES = {
         for percent in (50, 99)
         for part in ("", ".quota")
     ],
+    "plugin": ["plugin.none.p50", "plugin.p50", "plugin.p95"],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [

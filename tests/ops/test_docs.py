@@ -38,6 +38,7 @@ from ops.settings import CONFIG, PREFIX, Settings
 from projections.catalog import READ_MODELS
 from tests.handlers.desk import Desk
 from tests.memory import Memory
+from tests.packages import package
 
 ROOT = docs.ROOT
 CODE = ("domain", "handlers", "projections", "adapters", "ops")
@@ -295,6 +296,8 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
         case "audio.transcribe":
             packed = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 When is the boat house locked?", None)
             assert await desk.blobs.put("docs", packed) == payload["digest"]
+        case "plugin.install":
+            assert await desk.blobs.put(HOUSE, package()) == payload["package"]
         case "message.rate":
             await desk.answered(payload["conversation"], payload["message"])
 

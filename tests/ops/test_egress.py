@@ -64,7 +64,7 @@ MAKES = SOCKETS | {
 """Functions and classes that make connections: any, and those of the packages above."""
 
 MADE = {
-    "adapters/egress/client.py": {"AsyncConnectionPool"},
+    "adapters/egress/client.py": {"AsyncConnectionPool", "open_connection"},
     "adapters/tools/mcp/session.py": {"Client"},
     "adapters/telemetry/otlp/collector.py": {"AsyncClient"},
     "ops/bench/traces.py": {"urlopen"},

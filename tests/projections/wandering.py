@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
@@ -24,11 +24,14 @@ from domain.knowledge.segmentation import Segmentation
 from domain.models.model import Model, Prices, begun
 from domain.models.model_call import ModelCall
 from domain.models.provider import Credential, Found, Provider
+from domain.tools.plugin import Manifest, Package, Plugin, PluginRun
+from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
 
 TENANTS = ("one", "two")
+MANIFEST = cast("Manifest", {"name": "mask", "kind": "filter"})
 
 _EDITS = [
     *(
@@ -85,6 +88,8 @@ class _Walk:
         self.annotations: dict[tuple[str, str], Annotation] = {}
         self.providers: dict[tuple[str, str], Provider] = {}
         self.models: dict[tuple[str, str], Model] = {}
+        self.plugins: dict[str, Plugin] = {}
+        self.uses: dict[tuple[str, str], PluginUse] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
@@ -100,7 +105,7 @@ class _Walk:
             + [self.account, self.member, self.key, self.tag]
             + 2 * [self.annotate]
             + 2 * [self.tool]
-            + [self.provider, self.model]
+            + [self.provider, self.model, self.plugin]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -194,6 +199,55 @@ class _Walk:
                     known.take_check(at, check=f"check {number}", abilities={"tools": able}, context_window=number)
         if known.pending_events:
             self.history.record(known)
+
+    def plugin(self, number: int) -> None:
+        """Packages in the house, and their use by tenants."""
+        name, tenant, at = self.random.choice(["mask", "see"]), self.history.tenant, self.history.now
+        package = Package(package_version=f"1.0.{number}", digest=f"{number:064}", manifest=MANIFEST, content="none")
+        self.history.person = None
+        if self.random.random() < 0.3:
+            known = self.plugins.get(name)
+            if known is None:
+                known = self.plugins[name] = Plugin.begin(Plugin.Installed, name, at, **package)
+            elif self.random.random() < 0.7:
+                known.install(at, **package)
+            else:
+                known.remove(at)
+            if known.pending_events:
+                self.history.record(known, HOUSE)
+            return
+        use = self.uses.get((tenant, name))
+        if use is None:
+            use = self.uses[tenant, name] = PluginUse.begin(PluginUse.Begun, name, at)
+        match self.random.choice(["configure", "enable", "disable", "suspend", "resume"]):
+            case "configure":
+                use.configure(at, settings={"mark": number}, secrets={"token": f"sealed {number}"})
+            case "enable":
+                use.enable(at, content=self.random.random() < 0.5)
+            case "disable":
+                use.disable(at)
+            case "suspend":
+                use.suspend(at, digest=f"{number:064}", reason=f"It ended {number} times.")
+            case "resume":
+                use.resume(at, digest=f"{number:064}")
+        if use.pending_events:
+            self.history.record(use)
+
+    def filtered(self, call: ModelCall, number: int) -> None:
+        """Record hooks of a plugin, in the commit of the call."""
+        if self.random.random() < 0.3:
+            code = self.random.choice([None, "timeout"])
+            run = PluginRun(
+                name="mask",
+                version="1.0.0",
+                digest=f"{number:064}",
+                hook="before_invoke" if call.status == "requested" else "after_invoke",
+                action="fail" if code else "replace",
+                changed=code is None,
+                ms=0.5,
+                code=code,
+            )
+            call.filter(self.history.now, plugins=[run] * self.random.randrange(3), original=None)
 
     def audio(self, number: int) -> None:
         """A recording and a text of a person; each may end, before or after an erasure, or stay open."""
@@ -350,6 +404,7 @@ class _Walk:
                 "parameters": {},
             },
         )
+        self.filtered(call, number)
         self.history.record(call)
         self.history.causation = None
         self.calls.append((self.history.tenant, self.history.correlation, self.history.person, call))
@@ -379,6 +434,7 @@ class _Walk:
                 usage = self.random.choice([None, TOKENS]) if how == "fail" else None
                 reason = f"Silence {number}."
                 call.fail(self.history.now, code=code, reason=reason, response="", usage=usage, duration_ms=None)
+        self.filtered(call, number)
         self.history.record(call)
 
     def tool(self, number: int) -> None:

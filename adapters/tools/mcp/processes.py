@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
-from adapters.sandbox.child import Child, Sandbox
+from adapters.sandbox.child import Child, Rights, Sandbox
 from adapters.tools.mcp.programs import Program
 from handlers.ports.tools import ToolError
 
@@ -166,7 +166,9 @@ class _Running:
 async def _started(sandbox: Sandbox, program: Program, secret: str) -> Child:
     variables = {**program.env, **({program.secret_env: secret} if program.secret_env else {})}
     try:
-        return await sandbox.start([program.command, *program.args], program.limits, program.readable, variables)
+        return await sandbox.start(
+            [program.command, *program.args], program.limits, program.readable, Rights(variables)
+        )
     except OSError as error:
         log.warning("mcp.not_started", command=program.command, reason=str(error))
         raise ToolError("unreachable", "The program could not be started.") from None

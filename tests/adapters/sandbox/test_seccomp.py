@@ -71,11 +71,11 @@ def verdict(
     *,
     forks: bool = False,
     listens: bool = False,
-    network: bool = False,
+    sockets: bool = False,
     architecture: int = 0,
 ) -> int:
     """Run the filter, as the kernel does."""
-    program = list(seccomp.program(machine, PID, forks=forks, listens=listens, network=network))
+    program = list(seccomp.program(machine, PID, forks=forks, listens=listens, sockets=sockets))
     data = {0: number, 4: architecture or MACHINES[machine]}
     data |= {16 + 8 * place: value & 0xFFFFFFFF for place, value in enumerate((*arguments, *[0] * 6)[:6])}
     held, at = 0, 0
@@ -120,7 +120,7 @@ def test_a_program_with_a_network_opens_sockets_and_is_contained_else(machine: s
     assert sockets
     for call, (numbers, arguments, alone, _) in CALLS.items():
         expected = ALLOWED if call in sockets else alone
-        assert verdict(machine, numbers[place], arguments, network=True) == expected, call
+        assert verdict(machine, numbers[place], arguments, sockets=True) == expected, call
 
 
 @pytest.mark.parametrize("machine", MACHINES)

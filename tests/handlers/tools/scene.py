@@ -26,7 +26,7 @@ from handlers.tools.refresh import Refresh
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
 from tests.handlers.chat.test_answer import Counter
-from tests.handlers.fakes import Here, choosing
+from tests.handlers.fakes import Here, Installed, choosing
 from tests.memory import Memory
 
 Says = str | Exception | tuple[str, Sequence[Asked]] | Callable[[ChatRequest], "Says"]
@@ -110,6 +110,7 @@ class Scene(Counter):
         self.model = Scripted(*says)
         self.speaker = self.model  # type: ignore[assignment]
         self.prices: tuple[float, float] | None = None
+        self.plugins: Installed | None = None
         self.box = Box(*(tools or [tool("weather")]))
 
     @property
@@ -135,7 +136,7 @@ class Scene(Counter):
             calls,
             self.choose,
             Offer(repository, self.desk.blobs, self.box),
-            ToolCalls(repository, Here(), self.desk.files),
+            ToolCalls(repository, Here(), self.desk.files, self.plugins),
             Abilities(repository),
         )
         answer = super().worker(limit_s)

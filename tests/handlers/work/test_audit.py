@@ -15,6 +15,7 @@ from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Re
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.passage import Passage, passage_id
 from domain.models.replay import Replay
+from domain.tools.plugin import Package, Plugin, PluginRun
 from handlers.work.audit import FIRST, Audit, Check
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -84,7 +85,7 @@ def test_a_log_that_keeps_its_promises(past: Past) -> None:
     audit = past.audited()
     assert faults(audit) == {}
     assert audit.undecided == {}
-    assert [check.checked for check in audit.checks] == [5, 2, 2, 3, 0]
+    assert [check.checked for check in audit.checks] == [5, 2, 2, 3, 0, 0]
 
 
 def asking(*messages: Any) -> ModelCall:
@@ -343,3 +344,38 @@ def test_of_many_faults_the_first_are_kept_and_all_are_counted() -> None:
     for number in range(FIRST + 5):
         check.fault(f"fault {number}")
     assert (check.faults, len(check.first), check.first[0]) == (FIRST + 5, FIRST, "fault 0")
+
+
+def test_a_package_that_a_call_names_was_installed_before_it() -> None:
+    past = Past()
+    manifest: Any = {"name": "mask", "kind": "filter"}
+    package = Package(package_version="1.0.0", digest="a" * 64, manifest=manifest, content="none")
+    past.command("plugin.install", Plugin.begin(Plugin.Installed, "mask", NOW, **package))
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        NOW,
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="message",
+        cause_id=new_id(),
+        request={},
+    )
+    run = PluginRun(
+        name="mask",
+        version="1.0.0",
+        digest="a" * 64,
+        hook="before_invoke",
+        action="continue",
+        changed=False,
+        ms=0.1,
+        code=None,
+    )
+    call.filter(NOW, plugins=[run], original=None)
+    past.step(call)
+    assert past.audited().plugins.first == []
+    call.filter(NOW, plugins=[{**run, "digest": "b" * 64}], original=None)
+    past.step(call)
+    [fault] = past.audited().plugins.first
+    assert fault.endswith(f"names package {'b' * 64} of plugin mask, which was not installed")

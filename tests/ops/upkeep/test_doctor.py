@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from nats.aio.msg import Msg
+from psycopg import AsyncConnection
 
 from adapters import pinned
 from adapters.jetstream.client import Client
@@ -197,3 +198,20 @@ async def test_a_gpu_that_torch_does_not_use_is_named(
     monkeypatch.setattr(doctor, "distributions", lambda: there)
     monkeypatch.setattr(doctor, "has_nvidia_gpu", lambda: gpu)
     assert await found(Settings.load(home=tmp_path), "torch") == Finding("torch", True, said)
+
+
+async def test_suspended_plugins_are_named(database_url: str) -> None:
+    await tables.set_up(database_url)
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        assert (await doctor._plugins(connection)).found == "none"
+        columns = "tenant_id, id, status, reason, content, settings, secrets, created_by, created_at, updated_at"
+        statement = (
+            f"INSERT INTO headrace.plugin_uses ({columns}, log_position) "
+            "VALUES (%s, 'mask', %s, %s, true, '{}', '[]', 'ada', now(), now(), 1)"
+        )
+        await connection.execute(statement.encode(), ("acme", "enabled", None))
+        assert await doctor._plugins(connection) == Finding("plugins", True, "1 enabled")
+        await connection.execute(statement.encode(), ("mill", "suspended", "It ended with status 1."))
+        finding = await doctor._plugins(connection)
+        assert not finding.good
+        assert finding.found == "1 suspended: mask of mill: It ended with status 1."

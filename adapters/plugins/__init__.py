@@ -1,0 +1,1 @@
+"""Hosts of plugins: contained processes that speak JSON lines."""

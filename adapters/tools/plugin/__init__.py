@@ -1,0 +1,1 @@
+"""Toolsets of plugins of Dify."""
