@@ -186,7 +186,7 @@ def _step(said: str, calls: Sequence[ToolCall]) -> Read:
     return Read(said, fault="The JSON object has neither a tool nor an answer.")
 
 
-_BEGUN = re.compile(r'\s*\{\s*(?:"step"\s*:\s*\{\s*)?"answer"\s*:\s*(".*)', re.DOTALL)
+_BEGUN = re.compile(r'\{\s*(?:"step"\s*:\s*\{\s*)?"answer"\s*:\s*(".*)', re.DOTALL)
 
 
 def _cut_answer(said: str) -> str:

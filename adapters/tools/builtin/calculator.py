@@ -33,9 +33,7 @@ _CONTEXT = Context(
     DIGITS, ROUND_HALF_EVEN, Emax=LARGEST_EXPONENT, Emin=-LARGEST_EXPONENT, traps=[InvalidOperation, Overflow]
 )
 
-_TOKEN = re.compile(
-    r"\s*(?:(\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d{1,5})?|\.\d+)|([A-Za-z][A-Za-z0-9]*)|(\*\*|//|[-+*/%^(),×÷−]))"
-)
+_TOKEN = re.compile(r"(\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d{1,5})?|\.\d+)|([A-Za-z][A-Za-z0-9]*)|(\*\*|//|[-+*/%^(),×÷−])")
 
 _SAME = {"**": "^", "×": "*", "÷": "/", "−": "-"}
 
@@ -166,6 +164,9 @@ def _tokens(expression: str) -> Iterator[str]:
     """Raises: ToolError."""
     at, end = 0, len(expression.rstrip())
     while at < end:
+        if expression[at].isspace():
+            at += 1
+            continue
         found = _TOKEN.match(expression, at)
         if found is None:
             raise _wrong(f"{expression[at:].strip()[:10]!r} is not understood.")
