@@ -55,7 +55,7 @@ async def toolset(stack: Stack, name: str, done: str, **fields: Any) -> dict[str
 async def test_an_agent_calls_a_tool_of_a_package_by_a_model_of_another(stack: Stack) -> None:
     await toolset(stack, "lab", "digest", plugin={"name": "lab", "provider": "lab"})
     await stack.send("provider.register", name="dify", kind="dify", base_url="plugin://models/lab", key=CREDENTIALS)
-    await stack.send("provider.check", provider="dify", model="made-up-agent")
+    await stack.send("provider.check", provider="dify")
     [listed] = await stack.until(
         "SELECT * FROM headrace.provider_models WHERE provider_id = 'dify' AND model = 'small'"
     )
