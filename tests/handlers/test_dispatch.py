@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.access.sql_login import SqlLogin
+from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection, new_id, uuid7
 from domain.chat.conversation import COPIED, Conversation
 from domain.knowledge.document import Document, segment_id
@@ -27,9 +28,12 @@ from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, VERIFIER, Desk, ForgetfulOutcomes
 from tests.handlers.test_routes import PACKED, PASSWORD
 from tests.memory import Memory
+from tests.packages import digest, package
 
 KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
 AUDIO = {"speech_to_text": True, "text_to_speech": {"enabled": True}}
+
+INSTALLED = package()
 
 
 @pytest.fixture
@@ -390,6 +394,9 @@ class Anything:
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+        await desk.blobs.put(HOUSE, INSTALLED)
+        await desk.done("plugin.install", plugin="mask", package=digest(INSTALLED))
+        await desk.done("plugin.enable", plugin="mask")
         await desk.done("toolset.register", name="mail", kind="mcp", mcp={"url": "https://mail.example/mcp"})
         ids["held"] = await desk.held(ids["app"], ids["conversation"], ids["message"])
         await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "m"}]}])
@@ -424,6 +431,7 @@ class Anything:
 
     def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
         ids = self.ids
+        mask = {"plugin": st.just("mask")}
         model = {"provider": st.just("lab"), "model": st.just("small")}
         text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
@@ -555,6 +563,9 @@ class Anything:
                 "secret": text | st.none(),
             },
             **{f"toolset.{verb}": {"toolset": st.just("mail")} for verb in ("refresh", "remove")},
+            "plugin.install": {**mask, "package": st.just(digest(INSTALLED))},
+            **{f"plugin.{verb}": mask for verb in ("remove", "enable", "disable")},
+            "plugin.configure": {**mask, "settings": st.just({"mark": "x"}) | st.just({})},
             "tool_call.release": {"tool_call": st.just(ids["held"])},
             "tool_call.refuse": {"tool_call": st.just(ids["held"]), "reason": text},
             "budget.set": {
@@ -646,7 +657,8 @@ DELETES = {
     *("limits.remove", "limits.lift", "account.erase", "model.remove", "model.remove_default"),
     *("quota.remove", "quota.lift"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
-    *("api_key.revoke", "sql_login.revoke"),
+    *("api_key.revoke", "sql_login.revoke", "toolset.remove", "plugin.remove"),
+    *("tool_call.release", "tool_call.refuse"),
 }
 
 
