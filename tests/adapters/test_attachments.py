@@ -141,7 +141,7 @@ CREATE TABLE mine.notes (tenant_id text, message_id text, note text,
     CONSTRAINT about FOREIGN KEY (tenant_id, message_id) REFERENCES headrace.messages ON DELETE CASCADE);
 INSERT INTO mine.notes SELECT tenant_id, id, 'Noted.' FROM headrace.messages LIMIT 3;
 CREATE TABLE mine.rates (status text PRIMARY KEY);
-INSERT INTO mine.rates VALUES ('asked'), ('answering'), ('answered'), ('failed'), ('stopped'), ('blocked');
+INSERT INTO mine.rates VALUES ('asked'), ('answering'), ('answered'), ('failed'), ('stopped'), ('held'), ('blocked');
 ALTER TABLE headrace.messages ADD CONSTRAINT rated FOREIGN KEY (status) REFERENCES mine.rates;
 CREATE TABLE mine.shown (app_id text);
 ALTER TABLE mine.shown ENABLE ROW LEVEL SECURITY;

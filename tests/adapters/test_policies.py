@@ -143,7 +143,9 @@ async def check(installation: Installation) -> None:
         async with installation.connected(login) as connection:
             assert await seen(connection) == each(*tenants), login
     async with installation.connected("reader") as connection:
-        assert await seen(connection) == each(OURS, THEIRS) | {"accounts": {OURS, THEIRS, HOUSE}}
+        assert await seen(connection) == each(OURS, THEIRS) | {
+            name: {OURS, THEIRS, HOUSE} for name in ("accounts", "plugins")
+        }
     async with in_every_group(installation), installation.connected("ours") as connection:
         assert await seen(connection) == each(), "in several groups, a login sees what all of them let through"
         await connection.execute("SET headrace.tenant = 'one'")

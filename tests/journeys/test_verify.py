@@ -51,7 +51,7 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
 async def faults(stack: Stack) -> dict[str, Check]:
     """The broken promises, by name."""
     checks = [check async for check in verify(stack.settings, timedelta(minutes=5), no_progress)]
-    assert len(checks) == 11
+    assert len(checks) == 12
     return {check.name: check for check in checks if check.faults}
 
 

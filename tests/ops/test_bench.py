@@ -202,7 +202,7 @@ async def test_a_measure_gives_complete_lines(stack: Stack, name: str, monkeypat
         assert line["unit"]
         assert line["machine"] == machine()
         limited = any(part in LIMITED for part in (name, *line["name"].split(".")))
-        limited |= name == "answer" and line["name"].endswith((".p50", ".p95"))
+        limited |= name in ("agent", "answer") and line["name"].endswith((".p50", ".p95"))
         assert (line["limit"] is not None) == (line["ratio"] is not None) == limited
         assert (line["aim"] is None) == (line["met"] is None)
         if line["limit"]:

@@ -21,7 +21,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, Text
 from starlette.routing import Route
 
 from adapters.postgres import tables
@@ -133,8 +133,9 @@ async def tell_apart(owner: Connection) -> None:
         for tenant, changed, most in ((OURS, {}, None), (THEIRS, {model.key: ONLY_THEIRS}, 1)):
             values = sql.Literal(json.dumps({"tenant_id": THEIRS, **changed}))
             await owner.execute(copied.format(tables.name(model), values, sql.Literal(tenant), sql.Literal(most)))
-        columns = [column.name for column in model.table.columns if not column.primary_key]
-        changes = [SQL("{0} = {0} || ' of others'").format(sql.Identifier(each)) for each in WORDS if each in columns]
+        columns = {column.name: column.type for column in model.table.columns if not column.primary_key}
+        texts = [each for each in WORDS if isinstance(columns.get(each), Text)]
+        changes = [SQL("{0} = {0} || ' of others'").format(sql.Identifier(each)) for each in texts]
         changes += [SQL("{0} = {0} + 1000").format(sql.Identifier(each)) for each in FIGURES if each in columns]
         if changes:
             statement = SQL("UPDATE {} SET {} WHERE tenant_id = {}")
