@@ -548,9 +548,11 @@ def filtered(event: ModelCall.Filtered, message: Recorded, call: Row | None) -> 
 
 def _hook(event: ModelCall.Filtered, message: Recorded, call: Row, number: int, run: PluginRun) -> Row:
     name, at = f"{run['hook']} {run['name']}", event.timestamp
+    # Not before the call, which is not before its handler, whatever the clocks of two machines say.
+    began = max(at - timedelta(milliseconds=run["ms"]), call["started_at"])
     return begun(
         message,
-        at - timedelta(milliseconds=run["ms"]),
+        began,
         "plugin",
         name,
         call["noun"],
@@ -561,7 +563,7 @@ def _hook(event: ModelCall.Filtered, message: Recorded, call: Row, number: int, 
         attempt=call["attempt"],
         status="error" if run["code"] else "ok",
         error_code=run["code"],
-        ended_at=at,
+        ended_at=max(at, began),
         duration_ms=run["ms"],
         ended_sequence=message.position.sequence,
         attributes=attributes.filtered(run),

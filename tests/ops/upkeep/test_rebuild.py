@@ -143,7 +143,7 @@ async def test_a_killed_rebuild_goes_on_where_it_was(
 async def test_the_command_line_finds_repairs_and_puts_back(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    history = wander(Random(30), 60)
+    history = wander(Random(30), 150)
 
     async def headrace(*arguments: str) -> tuple[int, list[Any]]:
         """The exit code and the lines of JSON."""
