@@ -281,6 +281,10 @@ class ModelCall(Aggregate):
         if self.status == "requested":
             self.record(self.Failed, at, code=code, reason=reason, duration_ms=duration_ms, **broken)
 
+    def lose(self, at: datetime, reason: str) -> None:
+        """End a call whose worker died."""
+        self.fail(at, code="lost", reason=reason, response="", duration_ms=None)
+
     def cancel(self, at: datetime, *, duration_ms: float, **broken: Unpack[Broken]) -> None:
         if self.status == "requested":
             self.record(self.Cancelled, at, duration_ms=duration_ms, **broken)

@@ -201,6 +201,11 @@ class ToolCall(Aggregate):
         if not self.ended:
             self.record(self.Failed, at, code=code, reason=reason, duration_ms=duration_ms)
 
+    def lose(self, at: datetime, reason: str) -> None:
+        """End a call whose worker died; one that waits was not made."""
+        if self.status == "requested":
+            self.fail(at, code="lost", reason=reason, duration_ms=None)
+
     def cancel(self, at: datetime, *, duration_ms: float | None) -> None:
         if not self.ended:
             self.record(self.Cancelled, at, duration_ms=duration_ms)

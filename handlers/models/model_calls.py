@@ -301,11 +301,7 @@ class ModelCalls:
     async def lose(self, cause: Cause, id: str) -> None:
         """End a call whose worker died: all that was reserved for it counts as used."""
         at, reason = datetime.now(UTC), "The worker died with the call in flight."
-
-        def lose(call: ModelCall) -> None:
-            call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
-
-        await self._end(cause, id, lose)
+        await self._end(cause, id, lambda call: call.lose(at, reason))
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False

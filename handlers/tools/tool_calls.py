@@ -366,7 +366,7 @@ def _gone(call: ToolCall, at: datetime) -> None:
 
 
 def _lose(call: ToolCall, at: datetime) -> None:
-    call.fail(at, code="lost", reason=UNKNOWN, duration_ms=None)
+    call.lose(at, UNKNOWN)
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -117,9 +117,5 @@ def _expire(call: ToolCall | None, at: datetime) -> ToolCall:
 
 def _lose(call: ModelCall | ToolCall | None, at: datetime) -> ModelCall | ToolCall:
     assert call is not None
-    reason = "The worker died with the call in flight, and what it was made for has ended."
-    if isinstance(call, ModelCall):
-        call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
-    elif call.status == "requested":
-        call.fail(at, code="lost", reason=reason, duration_ms=None)
+    call.lose(at, "The worker died with the call in flight, and what it was made for has ended.")
     return call
