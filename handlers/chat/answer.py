@@ -44,7 +44,7 @@ from handlers.ports.models import ChatModel, ChatRequest, Citer, ModelError, Sch
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import CALLS as SEARCHES
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
-from handlers.tools.agent import Agent, Frame, Held
+from handlers.tools.agent import Agent, Held
 from handlers.tools.agent import Turn as Task
 from handlers.tools.tool_calls import Made, Numbers
 from handlers.work.attempt import Attempt, Ended, Verb
@@ -72,8 +72,7 @@ class Answer:
     annotated: MatchAnnotation
     schemas: Schemas
     files: MessageFiles
-    agent: Agent | None = None
-    """Without one, apps of mode `agent-chat` fail."""
+    agent: Agent
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -195,8 +194,6 @@ class Answer:
 
     async def _by_agent(self, turn: _Turn, stop: asyncio.Event) -> _Answer | None:
         """Have the agent of the app answer; None when a stop request ended it early. Raises: Held."""
-        if self.agent is None:
-            raise ModelError("unsupported", "This worker runs no agents.")
         configuration = turn.configuration()
         steps = await self.agent.recall(turn.tenant, configuration, turn.conversation.history(turn.message))
         of_files, numbers = Retrieved([], {}), Numbers()
@@ -222,8 +219,8 @@ class Answer:
             turn.chat = chat
             await self._stream(turn, chat)
 
-        async def show(frame: Frame) -> None:
-            await self._send(turn, {"type": frame.type, **frame.fields, "attempt": turn.attempt.number})
+        async def show(frame: dict[str, Any]) -> None:
+            await self._send(turn, {**frame, "attempt": turn.attempt.number})
 
         async def change(change: StrategyChange) -> None:
             await turn.attempt.step(
@@ -411,7 +408,7 @@ class Answer:
         return citations(evidence, passages, names)
 
     async def _stop(self, turn: _Turn) -> None:
-        if self.agent and (held := turn.state.get("held")):
+        if held := turn.state.get("held"):
             await self.agent.tools.cancel(turn.cause, held)
         await self._end(
             turn, "stop", lambda conversation, at: conversation.stopped(at, message=turn.message, answer=turn.said)

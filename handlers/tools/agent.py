@@ -19,7 +19,7 @@ from handlers.cause import Cause
 from handlers.models.arguments import arguments_of
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
-from handlers.models.prompt import Draft, Prompt, Record, estimate
+from handlers.models.prompt import MESSAGE_TOKENS, Draft, Prompt, Record, estimate
 from handlers.ports.models import ChatModel, ChatRequest, ModelError, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.tools import strategies
@@ -51,17 +51,11 @@ class Held(Exception):
         self.calls = calls
 
 
-class Frame(NamedTuple):
-    """Something for those who watch: `thought`, `tool` or `observation`."""
-
-    type: str
-    fields: dict[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The message that an agent answers. `numbers` has the passages in its prompt. `speak` streams an answer that is
-    certain to be one, and `show` a frame; `change` records another strategy."""
+    certain to be one, and `show` a live frame, of type `thought`, `tool` or `observation`; `change` records another
+    strategy."""
 
     cause: Cause
     conversation: str
@@ -71,7 +65,7 @@ class Turn:
     at: str
     user: str
     speak: Callable[[Chat], Coroutine[Any, Any, None]]
-    show: Callable[[Frame], Awaitable[None]]
+    show: Callable[[dict[str, Any]], Awaitable[None]]
     change: Callable[[StrategyChange], Awaitable[None]]
 
 
@@ -98,13 +92,10 @@ class Agent:
 
     async def __call__(self, turn: Turn) -> Said:
         """Raises: ModelError, Held, Rejection, Unavailable."""
-        settings = turn.configuration["features"]["agent"]
-        assert settings is not None
-        tenant, model = turn.cause.metadata.tenant, turn.configuration["model"]
+        tenant = turn.cause.metadata.tenant
         offered = await self.offer(tenant, turn.configuration)
-        able = await self.abilities.of(tenant, model["provider"], model["name"])
-        strategy = strategies.first(settings["strategy"], able) if offered else "tools"
-        return await _Run(self, turn, settings, offered, strategy)()
+        strategy = await self._first(tenant, turn.configuration) if offered else "tools"
+        return await _Run(self, turn, _settings(turn.configuration), offered, strategy)()
 
     async def recall(
         self, tenant: str, configuration: Configuration, history: Mapping[str, Message]
@@ -113,16 +104,24 @@ class Agent:
         made = {message: tool_calls(turn) for message, turn in history.items()}
         newest = [id for each in made.values() for id in each][:MOST_RECALLED]
         calls = await self.repository.all(Recorded, tenant, newest) if newest else {}
-        settings = configuration["features"]["agent"]
-        assert settings is not None
-        model = configuration["model"]
-        able = await self.abilities.of(tenant, model["provider"], model["name"])
-        strategy = STRATEGIES[strategies.first(settings["strategy"], able)]
+        strategy = STRATEGIES[await self._first(tenant, configuration)]
         return {
             message: [draft for id in ids if id in calls for draft in strategy.messages(_recalled(calls[id]))]
             for message, ids in made.items()
             if any(id in calls for id in ids)
         }
+
+    async def _first(self, tenant: str, configuration: Configuration) -> Name:
+        """The strategy that a turn begins with. Raises: Unavailable."""
+        model = configuration["model"]
+        able = await self.abilities.of(tenant, model["provider"], model["name"])
+        return strategies.first(_settings(configuration)["strategy"], able)
+
+
+def _settings(configuration: Configuration) -> AgentSettings:
+    settings = configuration["features"]["agent"]
+    assert settings is not None
+    return settings
 
 
 @dataclass(slots=True)
@@ -142,10 +141,15 @@ class _Run:
     made: list[Made] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     """The calls of the last round, as text."""
-    tool_tokens: int = field(init=False)
+    tools: Sequence[Tool] = field(init=False)
+    room: int = field(init=False)
+    """Tokens for rounds and their results, by a careful estimate."""
 
     def __post_init__(self) -> None:
-        self.tool_tokens = sum(estimate(str(each.tool)) for each in self.offered.values())
+        self.tools = [each.tool for each in self.offered.values()]
+        model = self.turn.configuration["model"]
+        tools = sum(estimate(str(tool)) for tool in self.tools)
+        self.room = model["context_window"] - model["max_tokens"] - self.turn.prompt.prompt_tokens - tools
 
     async def __call__(self) -> Said:
         while True:
@@ -207,7 +211,7 @@ class _Run:
 
     def _chat(self, cause: Cause, number: int, *, last: bool) -> Chat:
         strategy, prompt, model = STRATEGIES[self.strategy], self.turn.prompt, self.turn.configuration["model"]
-        tools: Sequence[Tool] = [each.tool for each in self.offered.values()]
+        tools = self.tools
         drafts = [draft for made in self.rounds for draft in strategy.messages(made)]
         first, below = prompt.messages[0], strategy.below(tools, last) if tools else ""
         written = [*prompt.messages, *(draft.message for draft in drafts)]
@@ -262,7 +266,7 @@ class _Run:
     async def _fault(self, chat: Chat, read: Read) -> None:
         """Show the model how its answer breaks the form; the second time, take the next strategy."""
         self.rounds.append(Round(self.strategy, read, (), chat.state))
-        await self.turn.show(Frame("thought", {"text": read.said, "fault": read.fault}))
+        await self.turn.show({"type": "thought", "text": read.said, "fault": read.fault})
         self.faults += 1
         if self.faults >= MOST_FAULTS:
             await self._fall(len(self.rounds) + 1, read.fault)
@@ -280,11 +284,11 @@ class _Run:
         """Make the calls of a round. Raises: Held, ModelError `tool_lost`, Unavailable."""
         number, turn = len(self.rounds) + 1, self.turn
         if read.said:
-            await turn.show(Frame("thought", {"text": read.said, "round": number}))
+            await turn.show({"type": "thought", "text": read.said, "round": number})
         asked = [_identified(call, number, position) for position, call in enumerate(read.calls)]
         for call in asked:
             await turn.show(
-                Frame("tool", {"round": number, "name": call.name, "arguments": call.arguments, "id": call.id})
+                {"type": "tool", "round": number, "name": call.name, "arguments": call.arguments, "id": call.id}
             )
         task = Task(
             turn.cause,
@@ -301,7 +305,7 @@ class _Run:
         made = await self.agent.tools(task, asked, self.offered)
         for each in made:
             shown = {"round": number, "call": each.id, "name": each.observed.call.name, "status": each.call.status}
-            await turn.show(Frame("observation", {**shown, "text": each.observed.text}))
+            await turn.show({"type": "observation", **shown, "text": each.observed.text})
         if waiting := [each.id for each in made if not each.call.ended]:  # held, or released just now
             raise Held(waiting)
         if self.settings["unknown"] == "fail" and any(each.call.code == "lost" for each in made):
@@ -323,12 +327,10 @@ class _Run:
 
     def _room(self) -> int:
         """Tokens that are left for results, by a careful estimate."""
-        model = self.turn.configuration["model"]
         drafts: list[Draft] = [draft for made in self.rounds for draft in STRATEGIES[self.strategy].messages(made)]
-        said = sum(estimate(draft.message.content) + 8 for draft in drafts)
+        said = sum(estimate(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
         said += sum(estimate(call.name + call.arguments) for draft in drafts for call in draft.tool_calls)
-        free = model["context_window"] - model["max_tokens"] - self.turn.prompt.prompt_tokens
-        return free - self.tool_tokens - said
+        return self.room - said
 
 
 def tool_calls(turn: Message) -> list[str]:

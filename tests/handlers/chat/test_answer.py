@@ -29,6 +29,7 @@ from handlers.ports.models import ChatModel, ChatRequest, Delta, ModelError, Rer
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
+from handlers.tools.agent import Agent
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import (
@@ -66,13 +67,18 @@ class Counter:
     def choose(self) -> Choose[ChatModel]:
         return choosing(self.desk.repository, self.speaker)
 
+    @property
+    def agent(self) -> Agent:
+        """Apps of chats have none."""
+        return cast("Agent", None)
+
     def worker(self, limit_s: float = 60.0) -> Answer:
         calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
         parts = self.desk.repository, calls, self.retrieve(), self.choose, live, self.stops, self.cites
         moderate = Moderate(
             calls, choosing(self.desk.repository, self.checker), choosing(self.desk.repository, self.filters)
         )
-        return Answer(*parts, moderate, self.annotated(), Here(), self.files, limit_s=limit_s)
+        return Answer(*parts, moderate, self.annotated(), Here(), self.files, self.agent, limit_s=limit_s)
 
     def annotated(self) -> MatchAnnotation:
         notes = Notes(self.memory, self.desk)

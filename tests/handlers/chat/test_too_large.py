@@ -19,6 +19,7 @@ from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import Access, ChatModel, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
+from handlers.tools.agent import Agent
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Cites, Guards, Here, Notes, OneModel, Words, choosing, embedding_models, message_files
 from tests.memory import Memory
@@ -107,6 +108,7 @@ class Talk:
             MatchAnnotation(self.desk.repository, embedding_models(self.desk.repository, OneModel(Words())), Notes()),
             Here(),
             message_files(self.desk),
+            cast("Agent", None),
         )
         await answer(commit)
 

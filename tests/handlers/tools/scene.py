@@ -14,7 +14,6 @@ from domain.tools.tool import Definition
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from handlers.abilities import Abilities
-from handlers.chat.answer import Answer
 from handlers.models.choose import Choose, Known
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.models import Access, ChatRequest, ChatUsage, Delta, ModelError
@@ -129,18 +128,17 @@ class Scene(Counter):
         """The calls of models, in order."""
         return [subject.rpartition(".")[2] for subject in dict.fromkeys(self.subjects("model_call"))]
 
-    def worker(self, limit_s: float = 60.0) -> Answer:
-        calls, repository = ModelCalls(self.desk.repository), self.desk.repository
-        agent = Agent(
+    @property
+    def agent(self) -> Agent:
+        repository = self.desk.repository
+        return Agent(
             repository,
-            calls,
+            ModelCalls(repository),
             self.choose,
             Offer(repository, self.desk.blobs, self.box),
             ToolCalls(repository, Here(), self.desk.files, self.plugins),
             Abilities(repository),
         )
-        answer = super().worker(limit_s)
-        return Answer(**{name: getattr(answer, name) for name in Answer.__slots__ if name != "agent"}, agent=agent)
 
     async def asked(self, query: str = "How is the weather?", **agent: Any) -> Commit:
         """Ask an agent that has a provider, the toolset `box` unless `tools` names others, and these settings."""
