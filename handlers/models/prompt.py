@@ -237,11 +237,12 @@ _OPENING = ("instructions", "input")
 
 def literal(message: ChatMessage, origin: Mapping[str, object]) -> InPieces:
     """A message that is recorded as it is; its attachments are stored already."""
-    parts = [_literal(message.content, **origin)] if message.content else []
+    parts = [plain(message.content, **origin)] if message.content else []
     return Draft(message.role, parts, *message[2:]).recorded
 
 
-def _literal(text: str, **origin: object) -> Part:
+def plain(text: str, **origin: object) -> Part:
+    """A text that is recorded as it is, with its origin."""
     return Part(text, cast("Piece", {**origin, "text": text}))
 
 
@@ -256,13 +257,13 @@ def _opening(instructions: str, inputs: Mapping[str, str], app: str, configurati
         before = max(left - at, 0)
         if kept := text[before : max(right - at, 0)]:
             if isinstance(name, str):
-                parts.append(_literal(kept, **{"from": "input"}, name=name))
+                parts.append(plain(kept, **{"from": "input"}, name=name))
             else:
                 start = name + before
                 quotes = {"quotes": f"instructions/{app}/{configuration}", "start": start, "end": start + len(kept)}
                 parts.append(Part(kept, cast("Piece", {**own, **quotes})))
         at += len(text)
-    return parts or [_literal(default, **own)]
+    return parts or [plain(default, **own)]
 
 
 def _question(query: str, origin: Origin, *, quoted: bool) -> Part:
@@ -276,7 +277,7 @@ def _values(inputs: Mapping[str, str]) -> list[Part]:
     parts: list[Part] = []
     for name, value in inputs.items():
         if value:
-            parts += [_literal("\n")] * bool(parts) + [_literal(value, **{"from": "input"}, name=name)]
+            parts += [plain("\n")] * bool(parts) + [plain(value, **{"from": "input"}, name=name)]
     return parts
 
 
@@ -295,8 +296,8 @@ def _drafts(
 
 def _turn(id: str, turn: Message, files: ByMessage, steps: Mapping[str, Sequence[Draft]]) -> list[Draft]:
     said = {"from": "history", "message_id": id}
-    asked = Draft("user", [_literal(question(turn), **said)], files.get(id, ()))
-    return [asked, *steps.get(id, ()), Draft("assistant", [_literal(turn["answer"], **said)])]
+    asked = Draft("user", [plain(question(turn), **said)], files.get(id, ()))
+    return [asked, *steps.get(id, ()), Draft("assistant", [plain(turn["answer"], **said)])]
 
 
 def _earlier(
@@ -334,5 +335,5 @@ def _passage(number: int, hit: Hit, rank: int, document: str) -> list[Part]:
     source = {"name": document} if hit.is_of_file else {"document": hit.document, "dataset": hit.dataset}
     origin = {"from": "segment", "segment": hit.id, **source, "rank": rank, "score": hit.score}
     own = {"quotes": f"passage/{passage_id(text)}"} if _is_quoted(hit) else {"text": text}
-    above = _literal("\n\n" + place(number, hit, document))
+    above = plain("\n\n" + place(number, hit, document))
     return [above, Part(text, cast("Piece", {**origin, **own}))]

@@ -19,7 +19,7 @@ from handlers.cause import Cause
 from handlers.models.arguments import arguments_of
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
-from handlers.models.prompt import MESSAGE_TOKENS, Draft, Prompt, Record, estimate
+from handlers.models.prompt import MESSAGE_TOKENS, Draft, Prompt, Record, estimate, plain
 from handlers.ports.models import ChatModel, ChatRequest, ModelError, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.tools import strategies
@@ -217,7 +217,7 @@ class _Run:
         written = [*prompt.messages, *(draft.message for draft in drafts)]
         recorded = [*prompt.record.messages, *(draft.recorded for draft in drafts)]
         if below:
-            part = strategies.literal(f"\n\n{below}")
+            part = plain(f"\n\n{below}")
             written[0] = first._replace(content=first.content + part.text)
             opening = prompt.record.messages[0]
             assert "pieces" in opening

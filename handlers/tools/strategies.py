@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from domain.models.piece import Piece
 from handlers.models.arguments import arguments_of, bare
-from handlers.models.prompt import Draft, Part, estimate
+from handlers.models.prompt import Draft, Part, estimate, plain
 from handlers.ports.models import ChatRequest, Tool, ToolCall
 
 Name = Literal["tools", "schema", "react"]
@@ -63,11 +63,10 @@ class Observed(NamedTuple):
         return self._replace(kept=len(self.text.encode(errors="replace")[: 2 * tokens].decode(errors="ignore")))
 
     def parts(self) -> list[Part]:
-        if self.kept is None:
-            return [Part(self.text, cast("Piece", {"quotes": self.quotes} if self.quotes else {"text": self.text}))]
         kept = self.text[: self.kept]
-        own = {"quotes": self.quotes, "start": 0, "end": self.kept} if self.quotes else {"text": kept}
-        return [Part(kept, cast("Piece", own)), literal(CUT)]
+        end = {} if self.kept is None else {"start": 0, "end": self.kept}
+        quoted = Part(kept, cast("Piece", {"quotes": self.quotes, **end})) if self.quotes else plain(kept)
+        return [quoted] if self.kept is None else [quoted, plain(CUT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +81,17 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """`below` returns the text below the instructions, for these tools; `rounds` the messages of a round."""
+    """A way to call tools.
+
+    `below` returns the text below the instructions, and `apply` changes the request; both take the tools, and whether
+    it is the last round. `read` takes an answer, and the calls that its server found in it. `messages` writes a round.
+    """
 
     name: Name
     below: Callable[[Sequence[Tool], bool], str]
     apply: Callable[[ChatRequest, Sequence[Tool], bool], ChatRequest]
     read: Callable[[str, Sequence[ToolCall]], Read]
     messages: Callable[[Round], list[Draft]]
-
-
-def literal(text: str) -> Part:
-    return Part(text, cast("Piece", {"text": text}))
 
 
 # tools: the model's own calls
@@ -123,7 +122,7 @@ def _own_messages(made: Round) -> list[Draft]:
         return _faulty(made)
     state = made.state if made.strategy == "tools" else None
     calls = tuple(each.call for each in made.observed)
-    thought = [literal(made.read.said)] if made.read.said else []
+    thought = [plain(made.read.said)] if made.read.said else []
     results = [Draft("tool", each.parts(), tool_call_id=each.call.id) for each in made.observed]
     return [Draft("assistant", thought, tool_calls=calls, state=state), *results]
 
@@ -210,7 +209,7 @@ def _schema_messages(made: Round) -> list[Draft]:
     drafts = []
     for each in made.observed:
         step = {"step": {"tool": each.call.name, "arguments": _loaded(each.call.arguments)}}
-        drafts += [Draft("assistant", [literal(json.dumps(step, ensure_ascii=False))]), _result(each, "Result of ")]
+        drafts += [Draft("assistant", [plain(json.dumps(step, ensure_ascii=False))]), _result(each, "Result of ")]
     return drafts
 
 
@@ -240,8 +239,8 @@ def _with_stop(request: ChatRequest, tools: Sequence[Tool], last: bool) -> ChatR
 def _action(said: str, calls: Sequence[ToolCall]) -> Read:
     said = said.partition(STOP)[0].strip()
     thought, mark, rest = said.partition("Action:")
-    text = rest if mark else said.partition("```")[2]
-    if not mark and "{" not in text:
+    text = rest if mark else said.partition("```")[2].lstrip().removeprefix("json").lstrip()
+    if not mark and not text.startswith("{"):
         return Read(said.removeprefix("Thought:").strip())  # no action: it is the answer
     start = text.find("{")
     try:
@@ -265,7 +264,7 @@ def _react_messages(made: Round) -> list[Draft]:
         action = {"action": each.call.name, "action_input": _loaded(each.call.arguments)}
         thought = f"Thought: {made.read.said}\n" if made.read.said else ""
         said = f"{thought}Action: {json.dumps(action, ensure_ascii=False)}"
-        drafts += [Draft("assistant", [literal(said)]), _result(each, STOP + " ", named=False)]
+        drafts += [Draft("assistant", [plain(said)]), _result(each, STOP + " ", named=False)]
     return drafts
 
 
@@ -275,12 +274,12 @@ def _react_messages(made: Round) -> list[Draft]:
 def _faulty(made: Round) -> list[Draft]:
     """A round whose answer broke the form: it is repeated with its fault."""
     advice = f"{made.read.fault} Keep to the form."
-    return [Draft("assistant", [literal(made.read.said or "…")]), Draft("user", [literal(advice)])]
+    return [Draft("assistant", [plain(made.read.said or "…")]), Draft("user", [plain(advice)])]
 
 
 def _result(observed: Observed, mark: str, *, named: bool = True) -> Draft:
     above = f"{mark}{observed.call.name}:\n" if named else mark
-    return Draft("user", [literal(above), *observed.parts()])
+    return Draft("user", [plain(above), *observed.parts()])
 
 
 def _made_up(name: str, arguments: Any) -> ToolCall:

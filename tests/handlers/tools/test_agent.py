@@ -12,6 +12,7 @@ from handlers.models.recorded import read
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest, ModelError
 from handlers.ports.tools import Invocation, Result, ToolError
+from handlers.tools.strategies import STRATEGIES
 from tests.handlers.tools.scene import Scene, call, tool
 from tests.memory import Memory
 
@@ -306,3 +307,22 @@ async def test_passages_of_tools_are_numbered_after_those_of_the_question_and_ci
 
 async def _named(tenant: str, answer: str, passages: list[str]) -> list[tuple[int, str]]:
     return evidence(answer, passages)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Write it so:\n```c\nint main() { return 0; }\n```",
+        "```\nlet x = {}\n```",
+        "Thought: the map is {}.",
+        "```json\n[1]```",
+    ],
+)
+def test_an_answer_with_code_is_no_action(answer: str) -> None:
+    read = STRATEGIES["react"].read(answer, ())
+    assert (read.said, read.calls, read.fault) == (answer.removeprefix("Thought: "), (), "")
+
+
+def test_a_fenced_object_is_an_action() -> None:
+    read = STRATEGIES["react"].read('I look.\n```json\n{"action": "weather", "action_input": "Paris"}\n```', ())
+    assert [(each.name, each.arguments) for each in read.calls] == [("weather", "Paris")]
