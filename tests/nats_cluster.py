@@ -26,6 +26,10 @@ T = TypeVar("T")
 READY_WITHIN_S = 120.0
 
 
+class NotReady(Exception):
+    """A cluster whose nodes did not find each other in time, with what each of them wrote last."""
+
+
 class NatsCluster:
     """`nodes` servers with JetStream that sync every write; each is reached through wires that `cut` stops.
 
@@ -72,9 +76,12 @@ class NatsCluster:
 
     async def ready(self, within: float = READY_WITHIN_S) -> None:
         """Wait until the nodes that run know each other and one meta leader, and have caught up with their streams."""
-        async with httpx2.AsyncClient(timeout=2) as http, asyncio.timeout(within):
-            while not await self._agree(http):
-                await asyncio.sleep(0.05)
+        try:
+            async with httpx2.AsyncClient(timeout=10) as http, asyncio.timeout(within):
+                while not await self._agree(http):
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise NotReady("\n".join(node.state for node in self.nodes)) from error
 
     async def _agree(self, http: httpx2.AsyncClient) -> bool:
         running = [node for node in self.nodes if node.reachable]
@@ -136,6 +143,13 @@ class Node:
     @property
     def log(self) -> Path:
         return self.folder / "nats.log"
+
+    @property
+    def state(self) -> str:
+        """How it ended, if it did, and the last lines of its log."""
+        ended = self._child.poll() if self._child is not None else "not started"
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return f"{self.name} on {self._ports}: ended {ended}\n" + "\n".join(lines[-10:])
 
     async def lay(self, peers: list[Node]) -> None:
         """Write the configuration; the wires, when there are any, lie between it and everyone else."""
