@@ -1,0 +1,1 @@
+"""Workflows: graphs, values and the engine."""
