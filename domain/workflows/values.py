@@ -31,8 +31,10 @@ ATTRIBUTES: Final = {
 }
 """What a selector reaches of a file, and where it is kept."""
 
-MARK: Final = "$file"
-"""The key that tells a file from an object, in JSON."""
+FILE_MARK: Final = "$file"
+OBJECT_MARK: Final = "$object"
+MARKS: Final = frozenset({FILE_MARK, OBJECT_MARK})
+"""Keys that tell files, and objects with such keys of their own, in recorded values."""
 
 
 class WrongType(ValueError):
@@ -140,8 +142,7 @@ def within(value: Value, path: Sequence[str]) -> Value | None:
 def as_objects(data: object) -> Any:
     """Data with its files as objects, as code and templates get them."""
     if isinstance(data, File):
-        told = {each.name: getattr(data, each.name) for each in fields(data)}
-        return {**told, "name": data.filename, MARK: True}
+        return {**_fields(data), "name": data.filename}
     if isinstance(data, list | tuple):
         return [as_objects(each) for each in data]
     if isinstance(data, Mapping):
@@ -149,25 +150,40 @@ def as_objects(data: object) -> Any:
     return data
 
 
-def from_objects(data: object) -> Any:
-    """Data with the objects that stand for files as files."""
-    if isinstance(data, list):
-        return [from_objects(each) for each in data]
-    if isinstance(data, Mapping):
-        if data.get(MARK) is True:
-            return File(**{each.name: data[each.name] for each in fields(File) if each.name in data})
-        return {str(key): from_objects(each) for key, each in data.items()}
-    return data
-
-
 def to_json(value: Value) -> dict[str, Any]:
     """A value as it is recorded."""
-    return {"type": value.type, "data": as_objects(value.data)}
+    return {"type": value.type, "data": _encoded(value.data)}
 
 
 def from_json(told: Mapping[str, Any]) -> Value:
     """A recorded value."""
-    return Value(told["type"], from_objects(told["data"]))
+    return Value(told["type"], _decoded(told["data"]))
+
+
+def _encoded(data: object) -> Any:
+    if isinstance(data, File):
+        return {FILE_MARK: _fields(data)}
+    if isinstance(data, list | tuple):
+        return [_encoded(each) for each in data]
+    if isinstance(data, Mapping):
+        told = {str(key): _encoded(each) for key, each in data.items()}
+        return {OBJECT_MARK: told} if told.keys() & MARKS else told
+    return data
+
+
+def _decoded(data: object) -> Any:
+    if isinstance(data, list):
+        return [_decoded(each) for each in data]
+    if not isinstance(data, Mapping):
+        return data
+    if FILE_MARK in data:
+        return File(**data[FILE_MARK])
+    told = data.get(OBJECT_MARK, data)
+    return {key: _decoded(each) for key, each in told.items()}
+
+
+def _fields(file: File) -> dict[str, Any]:
+    return {each.name: getattr(file, each.name) for each in fields(file)}
 
 
 def to_number(text: str) -> int | float:

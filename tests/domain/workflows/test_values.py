@@ -54,7 +54,12 @@ def test_a_declared_type_is_checked() -> None:
 
 
 def test_a_recorded_value_comes_back() -> None:
-    for value in (infer([PICTURE]), Value("array[string]", []), infer({"f": PICTURE, "n": [1, None]})):
+    for value in (
+        infer([PICTURE]),
+        Value("array[string]", []),
+        infer({"f": PICTURE, "n": [1, None]}),
+        infer({"$file": {}}),
+    ):
         assert values.from_json(values.to_json(value)) == value
 
 

@@ -1,0 +1,50 @@
+"""Default values: what a node puts out after an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from domain.workflows import values
+from domain.workflows.graph import Node, Problem
+from domain.workflows.node_type import mapping, sequence, text
+from domain.workflows.values import Value, WrongType, infer
+
+
+def defaults(node: Node) -> dict[str, Value]:
+    """The default values of a node that has no problem."""
+    named = (mapping(each) for each in sequence(node.data.get("default_value")))
+    return {text(each.get("key")): converted(text(each.get("type")), each.get("value")) for each in named}
+
+
+def check(node: Node) -> Iterator[Problem]:
+    if node.strategy != "default-value":
+        return
+    for number, told in enumerate(map(mapping, sequence(node.data.get("default_value")))):
+        try:
+            converted(text(told.get("type")), told.get("value"))
+        except (ValueError, TypeError) as error:
+            yield Problem(node.id, f"default_value[{number}].value", f"It is a value of its type: {error}")
+
+
+def converted(type: str, given: Any) -> Value:
+    """A default of a type; texts are read. Raises: ValueError."""
+    if type == values.STRING:
+        return infer(given) if isinstance(given, str) else _refuse(type)
+    if type == values.NUMBER:
+        number = float(given) if isinstance(given, str) else given
+        return infer(number) if isinstance(number, int | float) and not isinstance(number, bool) else _refuse(type)
+    data = json.loads(given) if isinstance(given, str) else given
+    if type == values.OBJECT:
+        return infer(data) if isinstance(data, dict) else _refuse(type)
+    if type == values.array(values.FILE):
+        return Value(type, data) if isinstance(data, list) else _refuse(type)
+    if type.startswith("array["):
+        value = infer(data)
+        return Value(type, data) if values.fits(type, value) else _refuse(type)
+    return _refuse(type)
+
+
+def _refuse(type: str) -> Value:
+    raise WrongType(f"it is no {type}.")

@@ -1,0 +1,127 @@
+"""A node type: what its nodes are told, do and put out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+from domain.workflows.graph import Node, Problem
+from domain.workflows.rendering import Selector
+from domain.workflows.values import Value
+
+NODE_ERROR: Final = "WorkflowNodeError"
+"""The type of errors that have no better one. Types are the names that files of Dify compare with."""
+
+
+class Failed(Exception):
+    """A node that cannot do what it is told."""
+
+    def __init__(self, message: str, type: str = "") -> None:
+        super().__init__(message)
+        self.message = message or "The node failed without a word."
+        self.type = type
+
+
+class Write(NamedTuple):
+    """A variable that a node assigned."""
+
+    selector: Selector
+    value: Value
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a node put out."""
+
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    handle: str | None = None
+    """The edges that follow; None for all."""
+    writes: tuple[Write, ...] = ()
+    process: Mapping[str, Any] = field(default_factory=dict)
+    """What it worked with, for people."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The answer of an outside call that failed."""
+
+    message: str
+    type: str = ""
+
+
+class Values(Protocol):
+    """The values that a node sees."""
+
+    def find(self, selector: Selector) -> Value | None:
+        """What a selector reaches; None where it is missing."""
+        ...
+
+    def may_write(self, selector: Selector) -> bool:
+        """Whether it is a variable of the conversation, or of a loop around the node."""
+        ...
+
+    @property
+    def chat(self) -> bool:
+        """Whether the run answers a message."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Value]:
+        """The inputs of the run."""
+        ...
+
+
+Check = Callable[[Node], Iterator[Problem]]
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Nodes that `run`, or that `prepare` an outside call and `conclude` from its answer: with what the node puts
+    out, or with another call."""
+
+    name: str
+    fields: Mapping[str, str]
+    outputs: Mapping[str, str]
+    run: Callable[[Node, Values], Done] | None = None
+    prepare: Callable[[Node, Values], Any] | None = None
+    conclude: Callable[[Node, Any, Any], Any] | None = None
+    check: Check | None = None
+    branches: bool = False
+    retries: bool = False
+    waits: bool = False
+    """What it waits for may take days."""
+
+
+def selector(told: object) -> Selector:
+    """A selector of a file; empty for what is none."""
+    if isinstance(told, list | tuple):
+        return tuple(str(part) for part in told)
+    return ()
+
+
+def mapping(told: object) -> Mapping[str, Any]:
+    return told if isinstance(told, Mapping) else {}
+
+
+def sequence(told: object) -> Sequence[Any]:
+    return told if isinstance(told, list | tuple) else []
+
+
+def text(told: object) -> str:
+    return "" if told is None else str(told)
+
+
+def data(value: Value | None) -> Any:
+    """Plain data; None for what is missing."""
+    return None if value is None else value.data
+
+
+def variables(told: object, find: Callable[[Selector], Value | None]) -> dict[str, Any]:
+    """The inputs that a list of variables names: null where one is missing."""
+    named = (mapping(each) for each in sequence(told))
+    return {text(each.get("variable")): data(find(selector(each.get("value_selector")))) for each in named}
+
+
+def is_selector(told: object) -> bool:
+    return isinstance(told, list | tuple) and all(isinstance(part, str | int) for part in told)

@@ -1,0 +1,79 @@
+"""The node types that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from domain.workflows.defaults import check as check_defaults
+from domain.workflows.graph import CONTAINERS, INNER_STARTS, Graph, Problem
+from domain.workflows.node_type import NodeType
+from domain.workflows.nodes import (
+    agent,
+    answer,
+    assigner,
+    code,
+    document_extractor,
+    end,
+    http_request,
+    human_input,
+    if_else,
+    iteration,
+    knowledge_retrieval,
+    list_operator,
+    llm,
+    loop,
+    loop_end,
+    parameter_extractor,
+    question_classifier,
+    start,
+    template_transform,
+    tool,
+    trigger,
+    variable_aggregator,
+)
+
+TYPES: Final[Mapping[str, NodeType]] = {
+    each.name: each
+    for each in (
+        start.TYPE,
+        *trigger.TYPES,
+        end.TYPE,
+        answer.TYPE,
+        llm.TYPE,
+        knowledge_retrieval.TYPE,
+        if_else.TYPE,
+        question_classifier.TYPE,
+        parameter_extractor.TYPE,
+        code.TYPE,
+        template_transform.TYPE,
+        http_request.TYPE,
+        tool.TYPE,
+        agent.TYPE,
+        variable_aggregator.TYPE,
+        assigner.TYPE,
+        list_operator.TYPE,
+        document_extractor.TYPE,
+        human_input.TYPE,
+        iteration.TYPE,
+        loop.TYPE,
+        loop_end.TYPE,
+    )
+}
+
+
+def problems(graph: Graph) -> list[Problem]:
+    """What keeps a graph from running."""
+    found = list(graph.problems)
+    for node in graph.nodes.values():
+        if node.type in INNER_STARTS or not node.type:
+            continue
+        if not (kind := TYPES.get(node.type)):
+            found.append(Problem(node.id, "type", f"There is no node type {node.type}; there are {', '.join(TYPES)}."))
+            continue
+        found += check_defaults(node)
+        if kind.check:
+            found += kind.check(node)
+        if node.type in CONTAINERS and graph.scopes[node.id].entry is None:
+            found.append(Problem(node.id, "start_node_id", "It names the first node inside."))
+    return found

@@ -1,0 +1,33 @@
+"""Loop: its fields. The engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from domain.workflows import conditions
+from domain.workflows.graph import Node, Problem
+from domain.workflows.node_type import NodeType
+
+
+def check(node: Node) -> Iterator[Problem]:
+    try:
+        count = int(node.data.get("loop_count"))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        count = 0
+    if count < 1:
+        yield Problem(node.id, "loop_count", "It is a number from 1.")
+    yield from conditions.problems(node.id, "break_conditions", node.data.get("break_conditions"))
+
+
+TYPE = NodeType(
+    "loop",
+    {
+        "loop_count": "How many rounds at most.",
+        "break_conditions": "When it ends before.",
+        "logical_operator": "and or or.",
+        "loop_variables": "Variables: `label`, `var_type`, `value_type` constant or variable, `value`.",
+        "start_node_id": "The first node inside.",
+    },
+    {"<label>": "A loop variable.", "loop_round": "How many rounds there were."},
+    check=check,
+)

@@ -1,0 +1,198 @@
+"""Parameter-extractor: values that a model reads out of a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from domain.workflows import prompt, values
+from domain.workflows.graph import Node, Problem
+from domain.workflows.lenient_json import first_object
+from domain.workflows.node_type import Done, Failed, NodeType, Trouble, Values, mapping, selector, sequence, text
+from domain.workflows.nodes.llm import with_files
+from domain.workflows.rendering import as_text, render
+from domain.workflows.requests import Message, ModelAnswer, ModelRequest
+from domain.workflows.values import Value
+
+RESERVED: Final = ("__reason", "__is_success", "__usage")
+RENAMED: Final = {"bool": "boolean"}
+EMPTY: Final[Mapping[str, Any]] = {"string": "", "select": "", "number": 0, "boolean": False}
+ELEMENTS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "string": str,
+    "number": (int, float),
+    "object": dict,
+    "boolean": bool,
+}
+MODES: Final = ("function_call", "prompt")
+TOOL: Final = "extract_parameters"
+
+TASK: Final = """Read the values of the parameters out of the text of the user.
+{how} Keep to the names and types of the JSON Schema. What the text does not say is left out; guess nothing.
+Earlier turns of the conversation, if there are any, only help to understand the text:
+<history>
+{histories}
+</history>
+{instruction}"""
+BY_TOOL: Final = f"Call the tool {TOOL} with them."
+BY_TEXT: Final = "Answer with one JSON object that holds them, and nothing else."
+
+EXAMPLES: Final = (
+    (
+        {"city": {"type": "string", "description": "Where"}},
+        "Will it rain in Lima tomorrow?",
+        {"city": "Lima"},
+    ),
+    (
+        {"meals": {"type": "array", "items": {"type": "string"}, "description": "Dishes"}},
+        "Two soups and one salad, please.",
+        {"meals": ["soup", "salad"]},
+    ),
+)
+
+
+def prepare(node: Node, view: Values) -> ModelRequest:
+    value = view.find(selector(node.data.get("query")))
+    query = "" if value is None else as_text(value)
+    instruction = render(text(node.data.get("instruction")), view.find)
+    by_text = _request(node, view, query, instruction, tools=False)
+    if node.data.get("reasoning_mode") == "prompt":
+        return by_text
+    tool = {"name": TOOL, "description": "Takes the values of the parameters.", "parameters": schema(node)}
+    by_tool = _request(node, view, query, instruction, tools=True)
+    return replace(by_tool, tools=(tool,), otherwise=by_text)
+
+
+def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -> Done:
+    if isinstance(answer, Trouble):
+        raise Failed(answer.message, answer.type)
+    found = _found(answer)
+    named = [mapping(each) for each in sequence(node.data.get("parameters"))]
+    reason = None if found else "The model gave no parameters."
+    if found and len(found) != len(named):
+        reason = f"The model gave {len(found)} parameters, not {len(named)}."
+    outputs: dict[str, Any] = {}
+    for told in named:
+        name, type = text(told.get("name")), _type(told)
+        outputs[name], fits = _converted(type, found.get(name), sequence(told.get("options")))
+        if found and not fits and reason is None:
+            reason = f"The parameter {name} is missing, or no {type}."
+    usage = {"__usage": dict(answer.usage)}
+    return Done({**outputs, "__is_success": 0 if reason else 1, "__reason": reason, **usage})
+
+
+def check(node: Node) -> Iterator[Problem]:
+    if (node.data.get("reasoning_mode") or MODES[0]) not in MODES:
+        yield Problem(node.id, "reasoning_mode", f"It is {' or '.join(MODES)}.")
+    for number, told in enumerate(map(mapping, sequence(node.data.get("parameters")))):
+        path = f"parameters[{number}]"
+        name = text(told.get("name"))
+        if not name or name in RESERVED:
+            yield Problem(node.id, f"{path}.name", f"It is a name, and none of {', '.join(RESERVED)}.")
+        if _type(told) not in EMPTY and _element(_type(told)) not in ELEMENTS:
+            yield Problem(node.id, f"{path}.type", "It is string, number, boolean, select or an array of those.")
+        if not isinstance(told.get("required", False), bool):
+            yield Problem(node.id, f"{path}.required", "It is true or false.")
+
+
+def schema(node: Node) -> dict[str, Any]:
+    """The JSON Schema of the parameters."""
+    properties, required = {}, []
+    for told in map(mapping, sequence(node.data.get("parameters"))):
+        name, type = text(told.get("name")), _type(told)
+        about = {"description": text(told.get("description"))}
+        if element := _element(type):
+            properties[name] = {"type": "array", "items": {"type": element}, **about}
+        else:
+            options = {"enum": list(sequence(told.get("options")))} if told.get("options") else {}
+            properties[name] = {"type": "string" if type == "select" else type, **options, **about}
+        if told.get("required"):
+            required.append(name)
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _request(node: Node, view: Values, query: str, instruction: str, *, tools: bool) -> ModelRequest:
+    how = BY_TOOL if tools else BY_TEXT
+    task = TASK.format(how=how, histories=prompt.HISTORIES, instruction=instruction)
+    messages = [Message("system", task)]
+    for number, (properties, said, found) in enumerate(EXAMPLES):
+        written = json.dumps(found)
+        asked = Message("user", _asked({"type": "object", "properties": properties}, said))
+        if tools:
+            call = {"id": f"example-{number}", "name": TOOL, "arguments": written}
+            called = Message("assistant", "", calls=(call,))
+            taken = Message("tool", "Taken.", call_id=call["id"])
+            messages += [asked, called, taken, Message("assistant", "The parameters were taken.")]
+        else:
+            messages += [asked, Message("assistant", written)]
+    messages.append(Message("user", _asked(schema(node), query)))
+    return prompt.request(node, with_files(node, messages, view), view, inline=True)
+
+
+def _asked(described: Mapping[str, Any], said: str) -> str:
+    return f"Parameters:\n{json.dumps(described, ensure_ascii=False)}\nText:\n{said}"
+
+
+def _found(answer: ModelAnswer) -> dict[str, Any]:
+    for call in answer.tool_calls:
+        if (found := first_object(text(call.get("arguments")))) is not None:
+            return found
+    return first_object(answer.text) or {}
+
+
+def _type(told: Mapping[str, Any]) -> str:
+    return RENAMED.get(text(told.get("type")), text(told.get("type")))
+
+
+def _element(type: str) -> str:
+    return type[6:-1] if type.startswith("array[") and type.endswith("]") else ""
+
+
+def _converted(type: str, given: Any, options: Any) -> tuple[Any, bool]:
+    """A value of a type, and whether what was given is one."""
+    if element := _element(type):
+        items = given if isinstance(given, list) else []
+        kept = [each for each in items if _is(element, each)]
+        fits = isinstance(given, list) and len(kept) == len(items)
+        return Value(values.array(element), kept), fits
+    if type in ("string", "select"):
+        fits = isinstance(given, str) and (type == "string" or not options or given in options)
+        return (given, fits) if isinstance(given, str) else ("", False)
+    if type == "boolean":
+        return (bool(given), isinstance(given, bool)) if isinstance(given, bool | int) else (False, False)
+    if _is("number", given):
+        return given, True
+    if isinstance(given, str):
+        try:
+            return values.to_number(given), False
+        except ValueError:
+            return 0, False
+    return 0, False
+
+
+def _is(element: str, given: Any) -> bool:
+    return isinstance(given, ELEMENTS[element]) and (element == "boolean" or not isinstance(given, bool))
+
+
+TYPE = NodeType(
+    "parameter-extractor",
+    {
+        "query": "The text.",
+        "model": "The model.",
+        "parameters": "What to find: `name`, `type`, `description`, `required`, `options`.",
+        "instruction": "What to mind, a template.",
+        "reasoning_mode": "function_call or prompt.",
+        "memory": "Earlier turns.",
+        "vision": "Files to see.",
+    },
+    {
+        "<parameter>": "What was found, else nothing of its type.",
+        "__is_success": "1 where all was found, else 0.",
+        "__reason": "What was wrong.",
+        "__usage": "Tokens.",
+    },
+    prepare=prepare,
+    conclude=conclude,
+    check=check,
+)

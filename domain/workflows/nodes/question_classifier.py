@@ -1,0 +1,106 @@
+"""Question-classifier: the branch that a model chooses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from domain.workflows import prompt
+from domain.workflows.graph import Node
+from domain.workflows.lenient_json import first_object
+from domain.workflows.node_type import (
+    NODE_ERROR,
+    Done,
+    Failed,
+    NodeType,
+    Trouble,
+    Values,
+    data,
+    mapping,
+    selector,
+    sequence,
+    text,
+)
+from domain.workflows.nodes.llm import split_reasoning, with_files
+from domain.workflows.rendering import render
+from domain.workflows.requests import Message, ModelAnswer, ModelRequest
+
+NO_JSON: Final = "ValueError"
+BROKEN_JSON: Final = "OutputParserError"
+
+TASK: Final = """Put the text of the user into exactly one of the given categories.
+Answer with one JSON object and nothing else: "keywords", a list of the words that decided; "category_id" and
+"category_name", both copied from the category that fits best.
+Earlier turns of the conversation, if there are any, only help to understand the text:
+<history>
+{histories}
+</history>"""
+
+EXAMPLES: Final = (
+    (
+        {"text": "The parcel came with a broken lid.", "categories": [("a1", "Complaint"), ("a2", "Praise")]},
+        {"keywords": ["parcel", "broken lid"], "category_id": "a1", "category_name": "Complaint"},
+    ),
+    (
+        {"text": "When does the shop open on Sunday?", "categories": [("7", "Prices"), ("8", "Opening hours")]},
+        {"keywords": ["open", "Sunday"], "category_id": "8", "category_name": "Opening hours"},
+    ),
+)
+
+
+def prepare(node: Node, view: Values) -> ModelRequest:
+    query = data(view.find(selector(node.data.get("query_variable_selector"))))
+    classes = [(id, name) for id, name, _ in _classes(node, view)]
+    instruction = render(text(node.data.get("instruction")) or text(node.data.get("instructions")), view.find)
+    messages = [Message("system", TASK.format(histories=prompt.HISTORIES))]
+    for asked, answered in EXAMPLES:
+        messages += [Message("user", _asked(asked, "")), Message("assistant", json.dumps(answered))]
+    messages.append(Message("user", _asked({"text": text(query), "categories": classes}, instruction)))
+    return prompt.request(node, with_files(node, messages, view), view, inline=True, then=_classes(node, view))
+
+
+def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -> Done:
+    if isinstance(answer, Trouble):
+        raise Failed(answer.message, answer.type)
+    if not (classes := request.then):
+        raise Failed("There are no classes.", NODE_ERROR)
+    said, _ = split_reasoning(answer.text)
+    found = first_object(said)
+    if found is None:
+        broken = "{" in said or "[" in said
+        raise Failed("The answer of the model is no JSON object.", BROKEN_JSON if broken else NO_JSON)
+    chosen = [each for each in classes if each[0] == found.get("category_id") and "category_name" in found]
+    id, name, label = (chosen or classes)[0]
+    return Done({"class_name": name, "class_label": label, "class_id": id, "usage": dict(answer.usage)}, id)
+
+
+def _classes(node: Node, view: Values) -> list[tuple[str, str, str]]:
+    """Id, name and label of each class."""
+    found = []
+    for number, told in enumerate(map(mapping, sequence(node.data.get("classes"))), 1):
+        name = render(text(told.get("name")), view.find)
+        found.append((text(told.get("id")), name, text(told.get("label")) or f"CLASS {number}"))
+    return found
+
+
+def _asked(told: Any, instruction: str) -> str:
+    categories = [{"category_id": id, "category_name": name} for id, name in told["categories"]]
+    asked = {"text": told["text"], "categories": categories}
+    return json.dumps({**asked, "instructions": instruction} if instruction else asked, ensure_ascii=False)
+
+
+TYPE = NodeType(
+    "question-classifier",
+    {
+        "query_variable_selector": "The text.",
+        "model": "The model.",
+        "classes": "Branches: `id`, `name`, a template, `label`.",
+        "instruction": "What to mind, a template.",
+        "memory": "Earlier turns.",
+        "vision": "Files to see.",
+    },
+    {"class_name": "Name of the class.", "class_label": "Its label.", "class_id": "Its id.", "usage": "Tokens."},
+    prepare=prepare,
+    conclude=conclude,
+    branches=True,
+)

@@ -1,0 +1,111 @@
+"""Tool: a call of a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from domain.workflows import values
+from domain.workflows.graph import Node, Problem
+from domain.workflows.node_type import NODE_ERROR, Done, Failed, NodeType, Trouble, Values, mapping, selector, text
+from domain.workflows.rendering import render
+from domain.workflows.requests import ToolAnswer, ToolRequest
+from domain.workflows.values import Value
+
+KINDS: Final = ("mixed", "variable", "constant")
+
+
+def prepare(node: Node, view: Values) -> ToolRequest:
+    told = node.data
+    return ToolRequest(
+        text(told.get("provider_id")),
+        text(told.get("provider_type")),
+        text(told.get("provider_name")),
+        text(told.get("tool_name")),
+        arguments(mapping(told.get("tool_parameters")), view),
+        _configuration(mapping(told.get("tool_configurations")), view),
+        text(told.get("credential_id")) or None,
+        text(told.get("plugin_unique_identifier")) or None,
+    )
+
+
+def conclude(node: Node, request: ToolRequest, answer: ToolAnswer | Trouble) -> Done:
+    if isinstance(answer, Trouble):
+        raise Failed(answer.message, answer.type or NODE_ERROR)
+    files = Value(values.array(values.FILE), list(answer.files))
+    return Done({"text": answer.text, "files": files, "json": list(answer.json) or [{"data": []}], **answer.variables})
+
+
+def check(node: Node) -> Iterator[Problem]:
+    for name, told in mapping(node.data.get("tool_parameters")).items():
+        field = f"tool_parameters.{name}"
+        kind, value = mapping(told).get("type"), mapping(told).get("value")
+        if kind not in KINDS:
+            yield Problem(node.id, f"{field}.type", f"It is one of {', '.join(KINDS)}.")
+        elif kind == "variable" and not isinstance(value, list):
+            yield Problem(node.id, f"{field}.value", "A variable is a list: the node, the name.")
+        elif kind == "mixed" and not isinstance(value, str):
+            yield Problem(node.id, f"{field}.value", "A mixed value is a text.")
+
+
+def arguments(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
+    """What the parameters of a tool or an agent are given; what is missing is left out."""
+    found = {}
+    for name, parameter in told.items():
+        given = mapping(parameter).get("value")
+        if mapping(parameter).get("type") == "variable":
+            value = view.find(selector(given))
+            if value is not None:
+                found[name] = value.data
+        elif given is not None:
+            found[name] = render(str(given), view.find)
+    return found
+
+
+def gathered(messages: Sequence[Mapping[str, Any]], files: Sequence[values.File] = ()) -> ToolAnswer:
+    """The answer of a tool from its messages, in the shape that Dify's plugins send them."""
+    said, objects, variables = "", [], dict[str, Any]()
+    for told in messages:
+        message = mapping(told.get("message"))
+        match told.get("type"):
+            case "text":
+                said += text(message.get("text"))
+            case "link":
+                said += f"Link: {message.get('text')}\n"
+            case "json":
+                objects.append(message.get("json_object"))
+            case "variable":
+                name, value = text(message.get("variable_name")), message.get("variable_value")
+                streamed = message.get("stream") and isinstance(value, str)
+                variables[name] = f"{variables.get(name, '')}{value}" if streamed else value
+    return ToolAnswer(said, tuple(files), tuple(objects), variables)
+
+
+def _configuration(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        if isinstance(value, Mapping) and value.get("type") in KINDS:
+            found |= arguments({name: value}, view)
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+TYPE = NodeType(
+    "tool",
+    {
+        "provider_id": "Who has the tool.",
+        "provider_type": "builtin, plugin, api, workflow, mcp, app or dataset-retrieval.",
+        "provider_name": "Its name.",
+        "tool_name": "The tool.",
+        "tool_parameters": "Arguments: `type` mixed, variable or constant, `value`.",
+        "tool_configurations": "Settings by the author.",
+        "credential_id": "The credential.",
+        "plugin_unique_identifier": "The plugin.",
+    },
+    {"text": "Text.", "files": "Files.", "json": "Objects.", "<name>": "What the tool names."},
+    prepare=prepare,
+    conclude=conclude,
+    check=check,
+    retries=True,
+)
