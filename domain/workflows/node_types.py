@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from domain.workflows.defaults import check as check_defaults
-from domain.workflows.graph import CONTAINERS, INNER_STARTS, Graph, Problem
+from domain.workflows.graph import CONTAINERS, INNER_STARTS, Graph, Node, Problem
 from domain.workflows.node_type import NodeType
 from domain.workflows.nodes import (
     agent,
@@ -62,6 +62,21 @@ TYPES: Final[Mapping[str, NodeType]] = {
 }
 
 
+def _parallel(graph: Graph, node: Node) -> bool:
+    """Whether a node runs at the same time as itself."""
+    owner = node.owner
+    while owner is not None:
+        container = graph.nodes[owner]
+        if container.type == "iteration" and container.data.get("is_parallel") is True:
+            return True
+        owner = container.owner
+    return False
+
+
+def _remembers(node: Node) -> bool:
+    return any(path[0] == "conversation" for path in assigner.assigned(node))
+
+
 def problems(graph: Graph) -> list[Problem]:
     """What keeps a graph from running."""
     found = list(graph.problems)
@@ -74,6 +89,9 @@ def problems(graph: Graph) -> list[Problem]:
         found += check_defaults(node)
         if kind.check:
             found += kind.check(node)
+        if node.type == "assigner" and _parallel(graph, node) and _remembers(node):
+            rule = "A conversation's variable is not assigned in items that run at once; let them run in order."
+            found.append(Problem(node.id, "items", rule))
         if node.type in CONTAINERS and graph.scopes[node.id].entry is None:
             found.append(Problem(node.id, "start_node_id", "It names the first node inside."))
     return found

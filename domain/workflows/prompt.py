@@ -82,7 +82,7 @@ def seen(request: ModelRequest, takes: Collection[str]) -> ModelRequest:
     messages = []
     for message in request.messages:
         files = tuple(file for file in message.files if file.type in takes)
-        if files or message.text:
+        if files or message.text or message.calls:
             messages.append(replace(message, files=files))
     return replace(request, messages=tuple(messages))
 
@@ -103,8 +103,7 @@ def _completed(request: ModelRequest, history: Sequence[Message]) -> ModelReques
         return request
     first, *others = request.messages
     told, written = _told(request, history), first.text
-    if HISTORIES in written:
-        written = written.replace(HISTORIES, told)
-    elif told:
-        written = f"{told}\n{written}"
-    return replace(request, messages=(replace(first, text=f"{request.query}\n{written}"), *others), memory=None)
+    written = written.replace(HISTORIES, told) if HISTORIES in written else f"{told}\n{written}"
+    if request.query:
+        written = f"{request.query}\n{written}"
+    return replace(request, messages=(replace(first, text=written), *others), memory=None)

@@ -12,6 +12,7 @@ from typing import Final
 
 from domain.workflows.graph import CONTAINERS, FAILED, Graph, Node
 from domain.workflows.node_type import mapping, selector, sequence, text
+from domain.workflows.nodes.assigner import assigned
 from domain.workflows.rendering import Find, Reference, Selector, Text, as_markdown, parse
 
 RESPONSES: Final = frozenset({"answer", "end"})
@@ -158,10 +159,4 @@ def _parts(node: Node) -> list[Text | Reference]:
 def _decides(node: Node, printed: set[Selector]) -> bool:
     if node.type in DECIDING or node.strategy == FAILED:
         return True
-    return node.type == "assigner" and any(each in printed for each in _assigned(node))
-
-
-def _assigned(node: Node) -> list[Selector]:
-    items = [mapping(each) for each in sequence(node.data.get("items"))]
-    named = [each.get("variable_selector") for each in items] + [node.data.get("assigned_variable_selector")]
-    return [selector(each) for each in named]
+    return node.type == "assigner" and any(each in printed for each in assigned(node))

@@ -10,10 +10,10 @@ from domain.workflows.node_type import Done, NodeType, Values, mapping, sequence
 
 
 def run(node: Node, view: Values) -> Done:
-    if not (cases := sequence(node.data.get("cases"))) and "cases" not in node.data:
+    if node.data.get("cases") is None:
         held = _holds(node.data, view)
         return _done("true" if held else "false", result=held)
-    for case in map(mapping, cases):
+    for case in map(mapping, sequence(node.data.get("cases"))):
         if _holds(case, view):
             return _done(text(case.get("case_id")), result=True)
     return _done("false", result=False)

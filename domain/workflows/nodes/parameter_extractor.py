@@ -66,7 +66,7 @@ def prepare(node: Node, view: Values) -> ModelRequest:
 
 def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -> Done:
     if isinstance(answer, Trouble):
-        raise Failed(answer.message, answer.type)
+        raise Failed(answer.message)
     found = _found(answer)
     named = [mapping(each) for each in sequence(node.data.get("parameters"))]
     reason = None if found else "The model gave no parameters."

@@ -19,9 +19,8 @@ def prepare(node: Node, view: Values) -> Done | SchemaRequest:
     checks = []
     for told in map(mapping, sequence(node.data.get("variables"))):
         name = text(told.get("variable"))
-        outputs.setdefault(name, NULL)
         if told.get("type") == "json_object":
-            data = _object(name, told, outputs[name].data)
+            data = _object(name, told, outputs.get(name, NULL).data)
             if data and (schema := _schema(told)):
                 checks.append((name, schema, data))
     return SchemaRequest(tuple(checks), outputs) if checks else Done(outputs)
