@@ -11,7 +11,7 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
@@ -154,7 +154,7 @@ def supported() -> bool:
 
 def no_new_privileges() -> None:
     """Refuse this process more privileges, also from programs that it executes. Raises: OSError."""
-    _prctl(_SET_NO_NEW_PRIVS, 1, 0)
+    _prctl()(_SET_NO_NEW_PRIVS, 1, 0)
 
 
 def restrict(*, forks: bool, listens: bool = False, sockets: bool = False, permissions: bool = False) -> None:
@@ -163,12 +163,21 @@ def restrict(*, forks: bool, listens: bool = False, sockets: bool = False, permi
     `forks`: it may start processes; `listens`: it may accept connections of TCP; `sockets`: it may open any socket of
     its network; `permissions`: it may set permissions and times of its files. Raises: OSError.
     """
-    rights = {"listens": listens, "sockets": sockets, "permissions": permissions}
-    instructions = program(platform.machine(), os.getpid(), forks=forks, **rights)
-    filter = b"".join(struct.pack("<HBBI", *each) for each in instructions)
+    prepared(os.getpid(), forks=forks, listens=listens, sockets=sockets, permissions=permissions)()
+
+
+def prepared(pid: int, **rights: bool) -> Callable[[], None]:
+    """As `restrict`, for a process with this id that calls it later, at little cost then; 0: for any process, which may
+    not even signal its own threads."""
+    filter = b"".join(struct.pack("<HBBI", *each) for each in program(platform.machine(), pid, **rights))
     code = ctypes.create_string_buffer(filter, len(filter))
     description = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filter) // 8, ctypes.addressof(code)))
-    _prctl(_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(description))
+    prctl = _prctl()
+
+    def apply(code: object = code) -> None:  # the description has its address
+        prctl(_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(description))
+
+    return apply
 
 
 def program(
@@ -219,9 +228,13 @@ def _when(number: int | None, argument: int, checks: list[Instruction]) -> Itera
     yield (_LOAD, 0, 0, _NUMBER)
 
 
-def _prctl(option: int, value: int, address: int) -> None:
+def _prctl() -> Callable[[int, int, int], None]:
     call = ctypes.CDLL(None, use_errno=True).prctl
     call.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    if call(option, value, address, 0, 0):
-        error = ctypes.get_errno()
-        raise OSError(error, f"prctl {option}: {os.strerror(error)}")
+
+    def prctl(option: int, value: int, address: int) -> None:
+        if call(option, value, address, 0, 0):
+            error = ctypes.get_errno()
+            raise OSError(error, f"prctl {option}: {os.strerror(error)}")
+
+    return prctl

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.aio.client import Client
 
+from adapters.code.contained import Allowance, ContainedCode
 from adapters.index.opensearch.client import Access
 from adapters.index.opensearch.store import opensearch_index
 from adapters.index.opensearch.tables import set_up as set_up_opensearch
@@ -16,8 +17,10 @@ from adapters.index.pgvector.store import pgvector_index
 from adapters.index.pgvector.tables import set_up as set_up_pgvector
 from adapters.jetstream import nats_py
 from adapters.jetstream.streams import BLOBS, FAILURES, OUTAGES, SNAPSHOTS, STREAMS, set_up
+from adapters.sandbox.choice import Choice, candidates, tried
 from handlers.ports.index import Index
 from ops.servers.embedded import EmbeddedNats
+from tests.contracts.running import LIMITS
 from tests.memory import Memory
 from tests.nats_cluster import NatsCluster, once_there
 
@@ -93,3 +96,15 @@ async def opensearch(module_database_url: str, opensearch_url: str) -> AsyncIter
     await set_up_opensearch(module_database_url, access)
     async with opensearch_index(module_database_url, access) as index:
         yield index
+
+
+@pytest.fixture(scope="module", params=candidates("auto"), ids=lambda each: f"{each.kind}, own_user={each.own_user}")
+async def code(request: pytest.FixtureRequest) -> AsyncIterator[ContainedCode]:
+    try:
+        choice = Choice(request.param, await tried(request.param), "")
+    except (OSError, TimeoutError) as error:
+        pytest.skip(f"It does not work here: {error}")
+    if choice.open:
+        pytest.skip(f"Its children can {', '.join(choice.open)} here.")
+    async with ContainedCode(choice, Allowance(LIMITS._replace(output=2 * 2**20), at_once=2)) as code:
+        yield code

@@ -1,0 +1,1 @@
+"""Code of strangers, in contained processes: Python, JavaScript and templates."""
