@@ -235,6 +235,33 @@ class Settings(BaseSettings):
         "does not start; limits: limits and a filter of system calls; auto: the strongest that works. See "
         "[contained processes](sandbox.md).",
     )
+    code_seconds: float = Field(
+        15.0, gt=0, le=600, description="Maximum time of a call of code, in seconds. See [code](code.md#limits)."
+    )
+    code_cpu_s: int = Field(
+        10, ge=1, le=600, description="Maximum time of a processor that a call of code takes, in seconds."
+    )
+    code_memory_mb: int = Field(
+        512, ge=64, le=65536, description="Maximum memory of a call of code, in mebibytes of address space."
+    )
+    code_output_mb: int = Field(
+        8, ge=1, le=64, description="Maximum size of the result of a call of code, and of what it prints, in mebibytes."
+    )
+    code_scratch_mb: int = Field(
+        16, ge=1, le=1024, description="Maximum size of the folder for files of a call of code, in mebibytes."
+    )
+    code_tasks: int = Field(16, ge=1, le=1024, description="Maximum number of threads of a call of code.")
+    code_at_once: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Maximum number of calls of code at a time, of a tenant in one worker and language.",
+    )
+    code_packages: Path | None = Field(
+        None,
+        description="Folder with packages that Python code may import besides the standard library. See "
+        "[code](code.md#packages).",
+    )
     plugin_network: Literal["namespaces", "unconfined"] = Field(
         "namespaces",
         description="Network of plugins whose manifest names hosts; namespaces: by a guarded proxy, within a network "

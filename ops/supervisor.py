@@ -363,10 +363,10 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **settings.variables(), "PYTHONPATH": path}
 
 
-async def answers(client: Client, role: str, within: float = 1.0) -> dict[str, Any] | None:
-    """Return the card of a worker of this role, or None when none answers."""
+async def answers(client: Client, role: str, within: float = 1.0, about: bytes = b"") -> dict[str, Any] | None:
+    """Return the card of a worker of this role, or what it says about something; None when none answers."""
     try:
-        reply = await client.connection.request(f"worker.{role}", b"", timeout=within)
+        reply = await client.connection.request(f"worker.{role}", about, timeout=within)
     except NoRespondersError:
         await asyncio.sleep(0.05)
         return None

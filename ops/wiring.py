@@ -46,6 +46,7 @@ from ops.blob_choice import open_blobs
 from ops.settings import Settings, without_secrets
 
 if TYPE_CHECKING:
+    from adapters.code.contained import ContainedCode
     from adapters.egress.client import Egress
     from adapters.jetstream.outages import NatsOutages
     from adapters.models.dify import DifyModels
@@ -83,6 +84,9 @@ class Wiring:
     consumers: Consumers
     contained: Choice | None = None
     """The sandbox of the role's processes, if it has any."""
+
+    coding: ContainedCode | None = None
+    """What runs code of strangers, if the role runs any."""
 
     def __init__(self, settings: Settings, name: str, *, guest: bool = False, within_s: float | None = None) -> None:
         """For a guest, which may have no streams in its account, the connection alone is there, and nothing is made.
@@ -192,6 +196,16 @@ class Wiring:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""
         self.contained = await choose(self.settings.sandbox)
         return self.contained.sandbox
+
+    async def code(self) -> ContainedCode:
+        """What runs code of strangers. Imported late: few roles run any. Raises: NoSandbox, InvalidSetting."""
+        async with self._opening:
+            if self.coding is None:
+                from ops.code_choice import open_code
+
+                self.contained = await choose(self.settings.sandbox)
+                self.coding = await self.open.enter_async_context(open_code(self.settings, self.contained))
+        return self.coding
 
     async def index(self) -> Index:
         """The search index, created when missing. Imported late: only roles that search load its driver."""

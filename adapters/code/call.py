@@ -75,7 +75,8 @@ def _outcome(run: Run, head: dict[str, Any], inputs: str) -> bytes:
 
 
 def _told(fault: Fault) -> bytes:
-    return FAULT + json.dumps([fault.kind, fault.reason, fault.line]).encode()
+    told = json.dumps([fault.kind, fault.reason, fault.line], ensure_ascii=False)
+    return FAULT + told.encode(errors="replace")
 
 
 def received(size: int) -> bytearray:

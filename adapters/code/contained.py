@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +19,7 @@ from adapters.code.ending import ENDING, FAULT, READ, VALUE, Ending
 from adapters.sandbox.child import Limits, python
 from adapters.sandbox.choice import Choice
 from adapters.sandbox.pool import Children, Died, TooSlow
-from handlers.ports.code import LANGUAGES, LONGEST_REASON, PRINTED, CallLimits, CodeError, Kind, Language, Ran
+from handlers.ports.code import LANGUAGES, LONGEST_REASON, PRINTED, CallLimits, CodeError, Language, Ran
 from handlers.ports.log import Unavailable
 
 INPUTS = 16 * 2**20
@@ -53,7 +53,9 @@ _TRIALS: Mapping[Language, tuple[str, Any]] = {
 }
 """Code that shows that a language works, and its result; Python must not start processes."""
 
-_FAULT = TypeAdapter[tuple[Kind, str, int | None]](tuple[Kind, str, int | None])
+_Told = Literal["raised", "not_json", "memory", "output_too_large"]
+
+_FAULT = TypeAdapter[tuple[_Told, str, int | None]](tuple[_Told, str, int | None])
 
 
 class Allowance(NamedTuple):
@@ -67,12 +69,13 @@ class Allowance(NamedTuple):
 
 
 class ContainedCode:
-    """The port Code. Use it as a context manager: entering it tries what works."""
+    """The port Code. Use it as a context manager. What fails is tried again by the next call."""
 
     def __init__(self, choice: Choice, allowance: Allowance) -> None:
         self._choice = choice
         self._most = allowance.call
-        self._missing: dict[Language, str] = {}
+        self._works = set[Language]()
+        self._trying = {language: asyncio.Lock() for language in LANGUAGES}
         self._open = AsyncExitStack()
         packages = [allowance.packages.resolve()] if allowance.packages else []
         limits = Limits(
@@ -98,75 +101,84 @@ class ContainedCode:
     async def __aenter__(self) -> Self:
         for children in self._children.values():
             await self._open.enter_async_context(children)
-        if self._choice.open:
-            why = f"contained processes can {', '.join(self._choice.open)} on this machine"
-            self._missing = dict.fromkeys(LANGUAGES, why)
-        else:
-            await asyncio.gather(*map(self._try, LANGUAGES))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
 
-    async def _try(self, language: Language) -> None:
+    async def adapter(self, language: Language) -> str:
+        async with self._trying[language]:
+            if language not in self._works and (why := await self._fault(language)):
+                raise CodeError("sandbox_unavailable", f"No {language} can be run here: {why}. See docs/code.md.")
+            self._works.add(language)
+        return f"{_ENGINES[language]}, {self._choice.sandbox.kind}"
+
+    async def _fault(self, language: Language) -> str:
+        """Why the language cannot be run; empty if it can."""
+        if self._choice.open:
+            return f"contained processes can {', '.join(self._choice.open)}"
         code, expected = _TRIALS[language]
         try:
-            found = (await self.run("", language, code, {})).value
+            value = (await self._run("", language, code, {}, self._most)).value
         except (CodeError, Unavailable) as error:
-            self._missing[language] = str(error)
-        else:
-            if found != expected:
-                self._missing[language] = "code can start processes on this machine"
+            return str(error).removesuffix(".")
+        return "" if value == expected else "code can start processes"
 
-    @property
-    def found(self) -> Mapping[Language, str]:
-        """What runs each language, as it is recorded; or why nothing does, in a sentence."""
-        return {each: self._missing.get(each) or self._name(each) for each in LANGUAGES}
+    async def report(self) -> dict[str, dict[str, str]]:
+        """What runs each language, as `adapter`, or why nothing does, as `because`."""
+
+        async def one(language: Language) -> dict[str, str]:
+            try:
+                return {"adapter": await self.adapter(language)}
+            except CodeError as error:
+                return {"because": error.reason}
+
+        return dict(zip(LANGUAGES, await asyncio.gather(*map(one, LANGUAGES)), strict=True))
 
     def pids(self, language: Language) -> list[int]:
         """The processes that wait for further calls in this language."""
         return self._children[language].pids
 
-    def _name(self, language: Language) -> str:
-        return f"{_ENGINES[language]}, {self._choice.sandbox.kind}"
-
-    def adapter(self, language: Language) -> str:
-        if why := self._missing.get(language):
-            raise CodeError("sandbox_unavailable", f"No {language} can be run: {why}. See docs/code.md.")
-        return self._name(language)
-
     async def run(
         self, tenant: str, language: Language, code: str, inputs: Mapping[str, Any], limits: CallLimits | None = None
     ) -> Ran:
-        name = self.adapter(language)
-        limits = self._most.lower(limits) if limits else self._most
+        adapter = await self.adapter(language)
+        try:
+            ran = await self._run(tenant, language, code, inputs, self._most.lower(limits) if limits else self._most)
+        except CodeError as error:
+            error.adapter = adapter
+            raise
+        return ran._replace(adapter=adapter)
+
+    async def _run(
+        self, tenant: str, language: Language, code: str, inputs: Mapping[str, Any], limits: CallLimits
+    ) -> Ran:
+        """Raises: CodeError, Unavailable."""
         head = {**limits._asdict(), "code": code}
-        data = json.dumps(inputs, ensure_ascii=False).encode()
-        if len(data) + len(code) > INPUTS:
-            reason = f"Code and inputs have {len(data) + len(code):,} bytes, at most {INPUTS:,} are taken."
-            raise CodeError("memory", reason, adapter=name)
+        data = json.dumps(inputs, ensure_ascii=False).encode(errors="replace")
+        if (size := len(data) + len(code)) > INPUTS:
+            raise CodeError("memory", f"Code and inputs have {size:,} bytes, at most {INPUTS:,} are taken.")
         try:
             reply = await self._children[language].ask(tenant, head, data, seconds=limits.seconds + GRACE_S)
         except TooSlow:
-            raise CodeError("timeout", _too_slow(limits), adapter=name) from None
+            raise CodeError("timeout", _too_slow(limits)) from None
         except Died as died:
-            raise CodeError("memory", f"The code ended the process that ran it ({died}).", adapter=name) from None
+            raise CodeError("memory", f"The process that runs code ended ({died}).") from None
         ending = Ending.of(reply)
-        if len(ending.result) > _LARGE:
-            return await asyncio.to_thread(_ran, ending, limits, name)
-        return _ran(ending, limits, name)
-
-
-def _ran(ending: Ending, limits: CallLimits, adapter: str) -> Ran:
-    """Raises: CodeError."""
-    try:
-        return Ran(_value(ending, limits), ending.printed, adapter)
-    except CodeError as error:
-        error.printed, error.adapter = ending.printed, adapter
-        raise
+        value = await asyncio.to_thread(_value, ending, limits) if len(reply) > _LARGE else _value(ending, limits)
+        return Ran(value, ending.printed, "")
 
 
 def _value(ending: Ending, limits: CallLimits) -> Any:
+    """Raises: CodeError."""
+    try:
+        return _result(ending, limits)
+    except CodeError as error:
+        error.printed = ending.printed
+        raise
+
+
+def _result(ending: Ending, limits: CallLimits) -> Any:
     """Raises: CodeError."""
     mark, result = ending.result[1:2], ending.result[2:]
     if ending.too_much or len(result) > limits.output:

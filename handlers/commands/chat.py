@@ -197,7 +197,7 @@ class ToolFields(Part):
 
     toolset: Annotated[Handle, Field(description="`builtin`, or the name of a registered toolset")]
     tools: Annotated[list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=128)] | None = Field(
-        None, description="Tools of it, by name; null for all"
+        None, description="Tools of it, by name; null for all, but for `code` of `builtin`"
     )
     approve: Approve | None = Field(None, description="Calls that wait for a person; null: as the agent's `approve`")
 

@@ -63,8 +63,11 @@ class CodeError(Exception):
 class Code(Protocol):
     """Runs code where it reaches nothing, and leaves nothing behind."""
 
-    def adapter(self, language: Language) -> str:
-        """What runs this language here, for the record. Raises: CodeError `sandbox_unavailable`, with the reason."""
+    async def adapter(self, language: Language) -> str:
+        """What runs this language here, for the record; found out by running some.
+
+        Raises: CodeError `sandbox_unavailable`, with the reason.
+        """
         ...
 
     async def run(

@@ -35,6 +35,9 @@ LISTS = 200
 SEARCH = "search_knowledge"
 """The built-in tool that searches the knowledge bases of an app."""
 
+CODE = "code"
+"""The built-in tool that runs a program: an app has it only by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offered:
@@ -108,7 +111,7 @@ class Offer:
                 _waits(tool, rule, allowed),
             )
             for tool in tools
-            if choice["tools"] is None or tool["name"] in choice["tools"]
+            if _chosen(choice, tool)
         ]
 
     async def _list(self, tenant: str, digest: str) -> Sequence[Definition]:
@@ -125,6 +128,12 @@ class Offer:
         if then is None or then == now:
             return None
         return {tool["name"]: tool for tool in await self._list(tenant, then)}
+
+
+def _chosen(choice: ToolChoice, tool: Definition) -> bool:
+    if choice["tools"] is None:
+        return (choice["toolset"], tool["name"]) != (BUILTIN, CODE)
+    return tool["name"] in choice["tools"]
 
 
 def _searches(choice: ToolChoice) -> bool:

@@ -21,6 +21,9 @@ EVERY = (*ROLES, EXPORT, ARCHIVE)
 GUESTS = (VIEW, EXPORT, ARCHIVE)
 """The roles that append nothing to the log: on NATS, each has an account of its own, which has no streams."""
 
+ABOUT_CODE = b"code"
+"""The request to a worker of `answer` that asks what runs code."""
+
 WITHOUT_SECRET = ("embed",)
 """The roles that are no guests, and neither sign nor decrypt: they need no secret key."""
 

@@ -26,6 +26,7 @@ from adapters.models.server import Patience
 from adapters.plugins.monitors import Monitors
 from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
+from adapters.tools.builtin.code import RunCode
 from adapters.tools.builtin.page import FetchPage
 from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
 from adapters.tools.builtin.toolbox import BuiltinToolbox
@@ -137,7 +138,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         ),
         "app": lambda tenant, toolset: AppToolbox(wiring.repository, wiring.quota, tenant, toolset),
     }
-    toolboxes = KindsOfToolboxes(BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve)), kinds)
+    builtins = BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve), RunCode(await wiring.code()))
+    toolboxes = KindsOfToolboxes(builtins, kinds)
 
     async def lose_calls(cause: Cause, call: str) -> None:
         await wiring.calls.take_over(within(cause, call), series=[STEP])

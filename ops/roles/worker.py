@@ -25,9 +25,8 @@ from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream.reply import respond
 from adapters.privacy.vault import UnknownKey
-from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
-from ops.roles import GUESTS, WITHOUT_SECRET, wanted
+from ops.roles import ABOUT_CODE, GUESTS, WITHOUT_SECRET, wanted
 from ops.settings import InvalidSetting, Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
@@ -115,7 +114,7 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
             return
         wiring, tasks = beginning.result()
         _spare_the_collector()
-        card = await _announce(wiring.nc, role, wiring.contained)
+        card = await _announce(wiring.nc, role, wiring)
         if choice := wiring.contained:
             weaker = {"because": choice.because, "children_can": list(choice.open)}
             level = log.warning if any(weaker.values()) else log.info
@@ -181,15 +180,16 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _announce(nc: Client, role: str, contained: Choice | None = None) -> Subscription:
-    """Answer on `worker.<role>`, so that others can tell that the role is there."""
+async def _announce(nc: Client, role: str, wiring: Wiring | None = None) -> Subscription:
+    """Answer on `worker.<role>`, so that others can tell that the role is there, and what runs code, when asked."""
     since = datetime.now(UTC).isoformat()
     who: dict[str, Any] = {"role": role, "host": socket.gethostname(), "pid": os.getpid()}
-    if contained:
+    if wiring and (contained := wiring.contained):
         who["sandbox"] = {"kind": contained.sandbox.kind, "open": contained.open, "because": contained.because}
     card = json.dumps({**who, "since": since, "version": version("headrace")}).encode()
 
     async def answer(message: Msg) -> None:
-        await respond(message, card)
+        asked = wiring.coding if wiring and message.data == ABOUT_CODE else None
+        await respond(message, json.dumps(await asked.report()).encode() if asked else card)
 
     return await nc.subscribe(f"worker.{role}", cb=answer)

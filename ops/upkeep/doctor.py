@@ -40,7 +40,7 @@ from ops import machine
 from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
 from ops.install import FOR_A_GPU, FOR_CUDA, has_nvidia_gpu
-from ops.roles import wanted
+from ops.roles import ABOUT_CODE, wanted
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import check_postgres, nats_server, reserve
 from ops.servers.model import MODEL, EmbeddedModel
@@ -67,6 +67,9 @@ EXPORT_LATE_S = 60.0
 
 PATIENCE_S = 5.0
 """Timeout of the query for spans that wait for the collector, in seconds."""
+
+CODE_S = 30.0
+"""Timeout of the question what runs code, in seconds: a worker tries it before it says so the first time."""
 
 CONTAINED_BY = {
     "bubblewrap": "files and texts are handled in namespaces of their own",
@@ -230,6 +233,8 @@ async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]
             yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
             if contained := card.get("sandbox"):
                 yield _sandbox(role, contained)
+            if role == "answer":
+                yield await _code(client, contained or {})
 
 
 def _sandbox(role: str, contained: dict[str, Any]) -> Finding:
@@ -241,6 +246,17 @@ def _sandbox(role: str, contained: dict[str, Any]) -> Finding:
         return Finding(f"sandbox {role}", False, found, advice)
     advice = f"{contained['because']}: docs/sandbox.md" if contained["because"] else ""
     return Finding(f"sandbox {role}", True, found, advice)
+
+
+async def _code(client: Client, contained: dict[str, Any]) -> Finding:
+    """Check what runs code of strangers, which a worker finds out by running some."""
+    found = await answers(client, "answer", CODE_S, ABOUT_CODE)
+    if found is None:
+        return Finding("code", False, f"no worker has said within {CODE_S:.0f} s what runs it", "ask again")
+    by = ", ".join(f"{language} by {each['adapter']}" for language, each in found.items() if "adapter" in each)
+    if missing := [each["because"] for each in found.values() if "because" in each]:
+        return Finding("code", False, f"{by or 'nothing runs it'}; {' '.join(missing)}", "see docs/code.md")
+    return Finding("code", True, by, f"{contained['because']}: docs/sandbox.md" if contained.get("because") else "")
 
 
 def _again(settings: Settings, process: str) -> str:

@@ -213,7 +213,7 @@ async def test_hostile_code_ends(
     error = await failed(code, language, text, limits=limits)
     assert error.kind == kind, error.reason
     assert error.reason.endswith(".") or kind == "raised"
-    assert error.adapter == code.adapter(language)
+    assert error.adapter == await code.adapter(language)
     await works(code, language)
 
 

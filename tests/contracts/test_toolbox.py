@@ -11,6 +11,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from adapters.code.contained import Allowance, ContainedCode
+from adapters.sandbox.choice import choose
+from adapters.tools.builtin.code import RunCode
 from adapters.tools.builtin.page import FetchPage
 from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
 from adapters.tools.builtin.toolbox import BuiltinToolbox
@@ -79,9 +82,11 @@ def answers(heard: Heard) -> Writes:
 async def case(request: pytest.FixtureRequest, library: Library, retrieve: Retrieve) -> AsyncIterator[Case]:
     of_app = configuration([library.dataset])
     if request.param == "builtin":
-        toolbox = BuiltinToolbox(FetchPage(cast("Any", None), cast("Any", None)), SearchKnowledge(retrieve))
-        failing = ("calculate", {"expression": "1/0"})
-        yield Case(toolbox, "calculate", {"expression": "6*7"}, "42", failing, of_app)
+        page = FetchPage(cast("Any", None), cast("Any", None))
+        async with ContainedCode(await choose(), Allowance()) as code:
+            toolbox = BuiltinToolbox(page, SearchKnowledge(retrieve), RunCode(code))
+            failing = ("calculate", {"expression": "1/0"})
+            yield Case(toolbox, "calculate", {"expression": "6*7"}, "42", failing, of_app)
     elif request.param == "dataset":
         found = DatasetToolbox(retrieve, "Rules.", {"dataset": library.dataset, "top_k": 2})
         yield Case(found, "search_knowledge", {"query": "When?"}, "water", ("search", {"query": "When?"}), of_app)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from adapters.tools.builtin.calculator import CALCULATE, calculate
 from adapters.tools.builtin.clock import TIME, tell
+from adapters.tools.builtin.code import CODE_TOOL, RunCode
 from adapters.tools.builtin.page import FETCH, FetchPage
 from adapters.tools.builtin.search import SEARCH_KNOWLEDGE, SearchKnowledge
 from domain.tools.tool import Definition
@@ -14,7 +15,7 @@ from handlers.ports.tools import Invocation, Listing, Result, ToolError
 
 Call = Callable[[Invocation], Awaitable[Result]]
 
-DEFINITIONS: Sequence[Definition] = (TIME, CALCULATE, FETCH, SEARCH_KNOWLEDGE)
+DEFINITIONS: Sequence[Definition] = (TIME, CALCULATE, FETCH, SEARCH_KNOWLEDGE, CODE_TOOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,12 @@ class BuiltinToolbox:
 
     page: FetchPage
     search: SearchKnowledge
+    code: RunCode
     server = ""
 
     async def list(self) -> Listing:
+        if why := await self.code.missing():
+            return Listing(DEFINITIONS[:-1], [why])
         return Listing(DEFINITIONS)
 
     async def call(self, invocation: Invocation) -> Result:
@@ -34,6 +38,7 @@ class BuiltinToolbox:
             CALCULATE["name"]: calculate,
             FETCH["name"]: self.page,
             SEARCH_KNOWLEDGE["name"]: self.search,
+            CODE_TOOL["name"]: self.code,
         }
         if (call := calls.get(invocation.tool["name"])) is None:
             raise ToolError("not_found", f"There is no built-in tool {invocation.tool['name']!r}.")

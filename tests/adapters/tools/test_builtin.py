@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
+from adapters.code.contained import Allowance, ContainedCode
+from adapters.sandbox.choice import Choice, choose
 from adapters.tools.builtin.calculator import LARGEST_EXPONENT, LONGEST, value
 from adapters.tools.builtin.clock import TIME, tell
+from adapters.tools.builtin.code import CODE_TOOL, RunCode
 from adapters.tools.builtin.page import LONGEST as LONGEST_PAGE
 from adapters.tools.builtin.page import MOST_BYTES, FetchPage
 from adapters.tools.builtin.search import SearchKnowledge
@@ -20,6 +24,7 @@ from domain.tools.tool import Definition
 from handlers.cause import Cause
 from handlers.chat.structured import fault
 from handlers.commands.response_schema import schema_fault
+from handlers.ports.code import CallLimits
 from handlers.ports.documents import Block, Text, Unreadable
 from handlers.ports.files import Fetched, NotFetched
 from handlers.ports.tools import Invocation, ToolError
@@ -182,7 +187,7 @@ PAGE = Fetched(b"<p>", "text/html", "https://mill.example/hours?day=1")
 
 
 def box(web: Web) -> BuiltinToolbox:
-    return BuiltinToolbox(FetchPage(web, web), cast("SearchKnowledge", None))
+    return BuiltinToolbox(FetchPage(web, web), cast("SearchKnowledge", None), cast("RunCode", None))
 
 
 def fetch(url: str = "https://mill.example/") -> Invocation:
@@ -220,3 +225,61 @@ async def test_a_page_without_a_text_has_a_reason(page: Any, text: Any, code: st
 async def test_a_tool_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ToolError, match="no built-in tool"):
         await box(Web(PAGE)).call(fetch()._replace(tool=Definition(**{**TIME, "name": "x"})))  # type: ignore[typeddict-item]
+
+
+# --- programs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def program() -> AsyncIterator[RunCode]:
+    async with ContainedCode(await choose(), Allowance(CallLimits(output=2**20))) as code:
+        yield RunCode(code)
+
+
+async def test_a_program_says_what_it_prints(program: RunCode) -> None:
+    result = await program(invocation(CODE_TOOL, code="import math\nprint(math.comb(10, 3))"))
+    assert result.text == "120\n"
+    [part] = result.parts
+    assert part == {"type": "json", "value": {"adapter": await program.code.adapter("python3")}}
+    main = "def main():\n    print('once')\nif __name__ == '__main__':\n    main()"
+    assert (await program(invocation(CODE_TOOL, code=main))).text == "once\n"
+    assert "printed nothing" in (await program(invocation(CODE_TOOL, code="x = 1"))).text
+    much = (await program(invocation(CODE_TOOL, code="print('x' * 30_000)"))).text
+    assert much.endswith("x\n[10,001 characters are left out.]")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_code", "said"),
+    [
+        (
+            "print('before')\n1 / 0",
+            "invalid_arguments",
+            "Line 2: ZeroDivisionError: division by zero\nIt printed",
+        ),
+        ("print(", "invalid_arguments", "Line 1: SyntaxError: '(' was never closed"),
+        (
+            "import requests",
+            "invalid_arguments",
+            "Line 1: ModuleNotFoundError: No module named 'requests'. Code",
+        ),
+        ("bytearray(10**10)", "too_large", "The code takes more memory than it may."),
+        ("while True: print('x' * 10**5)", "too_large", "The code wrote more than 1,048,576 bytes."),
+    ],
+)
+async def test_a_program_that_fails_says_why(program: RunCode, code: str, is_code: str, said: str) -> None:
+    with pytest.raises(ToolError) as raised:
+        await program(invocation(CODE_TOOL, code=code))
+    assert raised.value.code == is_code
+    assert raised.value.reason.startswith(said)
+
+
+async def test_the_tool_is_not_listed_where_nothing_runs_code(program: RunCode) -> None:
+    here, nowhere = program, Choice((await choose()).sandbox, ("open a connection",), "")
+    async with ContainedCode(nowhere, Allowance()) as code:
+        for run, listed in ((here, True), (RunCode(code), False)):
+            found = await BuiltinToolbox(cast("FetchPage", None), cast("SearchKnowledge", None), run).list()
+            assert (CODE_TOOL in found.tools, not found.warnings) == (listed, listed)
+        [warning] = found.warnings
+        assert "contained processes can open a connection" in warning
+        with pytest.raises(ToolError, match="open a connection"):
+            await RunCode(code)(invocation(CODE_TOOL, code="print(1)"))

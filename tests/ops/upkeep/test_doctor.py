@@ -126,6 +126,37 @@ async def test_by_what_files_and_texts_are_contained(
     assert all(each in finding.found for each in open)
 
 
+@pytest.mark.parametrize(
+    ("runs", "good", "words", "advice"),
+    [
+        ({"python3": {"adapter": "cpython 3, bubblewrap"}}, True, "python3 by cpython 3, bubblewrap", ""),
+        (
+            {
+                "python3": {"adapter": "cpython 3, limits"},
+                "jinja2": {"because": "No jinja2 can be run here: old."},
+            },
+            False,
+            "python3 by cpython 3, limits; No jinja2 can be run here: old.",
+            "see docs/code.md",
+        ),
+        ({"python3": {"because": "No python3 can be run here."}}, False, "nothing runs it; No python3", "docs/code.md"),
+    ],
+)
+async def test_by_what_code_is_run(
+    tmp_path: Path, nats_url: str, runs: dict[str, dict[str, str]], good: bool, words: str, advice: str
+) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(json.dumps(runs if message.data == b"code" else {"pid": 1, "version": "0"}).encode())
+
+    async with await Client.connect(nats_url) as client:
+        await set_up(client.stream)
+        worker = await client.connection.subscribe("worker.answer", cb=answer)
+        await client.connection.flush()
+        finding = await found(Settings.load(home=tmp_path, nats_url=nats_url), "code")
+        await worker.unsubscribe()
+    assert (finding.good, words in finding.found, advice in finding.advice) == (good, True, True)
+
+
 async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url: str) -> None:
     plain = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
     finding = await found(plain, "export")
