@@ -18,7 +18,7 @@ from adapters.models.reasoning import Splitter
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience
 from adapters.models.server_events import ServerEvent, server_events
 from adapters.models.tool_calls import Salvage, ToolCalls
-from adapters.models.withheld import Withheld, withheld
+from adapters.models.withheld import Pieces, Withheld
 from handlers.chat.empty_answer import empty
 from handlers.ports.models import ChatRequest, Delta, ToolCall
 from handlers.ports.outages import Outages
@@ -150,7 +150,7 @@ class ChatServer:
         now = asyncio.get_running_loop().time
         limit = now() + self._patience.first_token
         response: httpx2.Response | None = None
-        answer = _Answer(self._at.key, request, self._wire.reader(request, sent))
+        answer = _Answer(self._at.key, self._at.withheld, request, self._wire.reader(request, sent))
         begun, fault = False, None
         call = await self._at.begin()
         try:
@@ -168,7 +168,7 @@ class ChatServer:
                         limit = now() + (self._patience.between_tokens if begun else self._patience.first_token)
                     if event is None:
                         continue
-                    delta, alive = answer.take(event._replace(data=withheld(event.data, self._at.key)))
+                    delta, alive = answer.take(event._replace(data=self._at.withheld.text(event.data)))
                     if alive and not begun:
                         begun = True
                         limit = now() + self._patience.between_tokens
@@ -212,18 +212,18 @@ class ChatServer:
 class _Answer:
     """An answer as it comes. It is whole with a reason for its end, or with a mark of its end after words or tokens."""
 
-    def __init__(self, key: str, request: ChatRequest, reader: Reader) -> None:
+    def __init__(self, key: str, withheld: Withheld, request: ChatRequest, reader: Reader) -> None:
         """Where the server repeats the key in words, they have stars instead."""
         self.done = False
         self._alive = self._text = self._thought = False
-        self._key = key
+        self._withheld = withheld
         self._last = Delta()
         self._reader = reader
         self._calls = ToolCalls()
         self._salvage = Salvage(request.tools if request.tool_choice != "none" else ())
         self._logprobs: list[dict[str, Any]] = []
         self._splitter = Splitter()
-        self._said, self._reasoned = Withheld(key), Withheld(key)
+        self._said, self._reasoned = Pieces(key), Pieces(key)
 
     @property
     def whole(self) -> bool:
@@ -289,7 +289,7 @@ class _Answer:
         text, thought = self._splitter.feed(self._said.rest())
         last, reasoning = self._splitter.end()
         text = self._salvage.feed(text + last)
-        calls = [call._replace(arguments=storable(withheld(call.arguments, self._key))) for call in self._calls.whole()]
+        calls = [call._replace(arguments=storable(self._withheld.text(call.arguments))) for call in self._calls.whole()]
         held, found = self._salvage.end(calls)
         calls = calls or found
         rest = replace(

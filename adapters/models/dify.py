@@ -20,7 +20,7 @@ from adapters.models.chunk import storable, storable_json
 from adapters.models.reasoning import Splitter
 from adapters.models.server import PATIENCE, Patience
 from adapters.models.token_usage import MOST, usage_of
-from adapters.models.withheld import SHORTEST, Withheld, withheld
+from adapters.models.withheld import Pieces, Withheld
 from adapters.plugins.dify import DifyError, DifyPlugins, Session, models_of
 from domain.tools.dify import ModelProvider
 from handlers.chat.empty_answer import empty
@@ -77,7 +77,7 @@ class DifyModels:
         if not isinstance(given, dict):
             raise ModelError("unauthorized", "The key is no JSON object with the fields of the form of credentials.")
         self._given: dict[str, Any] = given
-        self._secrets = [each for each in given.values() if isinstance(each, str) and len(each) >= SHORTEST]
+        self._secrets = [each for each in given.values() if isinstance(each, str)]
         self.server = f"plugin:{name}"
         self.limits: dict[str, int] = {}
 
@@ -216,9 +216,7 @@ class DifyModels:
             code, passing = OF_PLUGINS.get(error.code, ("not_found", False))
             return ModelError(code, error.reason, passing=passing)
         found = next((each for each in CODES if each[0] in error.type), ("", "server_error", False))
-        reason = f"{error.type}: {error.message}"
-        for secret in self._secrets:
-            reason = withheld(reason, secret)
+        reason = Withheld(self._secrets).text(f"{error.type}: {error.message}")
         return ModelError(found[1], reason[:1000], passing=found[2])
 
 
@@ -227,7 +225,7 @@ class _Answer:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._splitter = Splitter()
-        self._withheld = [Withheld(secret) for secret in secrets]
+        self._withheld = [Pieces(secret) for secret in secrets]
         self._calls: list[dict[str, str]] = []
         self._usage: ChatUsage | None = None
         self._finish: str | None = None

@@ -17,7 +17,7 @@ from adapters.egress.client import Egress
 from adapters.models.circuit import Call, Circuit, LocalOutages
 from adapters.models.faults import Fault, ServerError, fault_of
 from adapters.models.limits import limits
-from adapters.models.withheld import withheld
+from adapters.models.withheld import Withheld
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError, Rest
 from handlers.ports.outages import Outages
@@ -78,6 +78,7 @@ class ModelServer:
         probe_s = patience.connect + patience.first_token
         self.circuit = Circuit(outages or LocalOutages(), tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
+        self.withheld = Withheld([key])
         self.limits: dict[str, int] = {}
         """The limits that the headers of its last answers state, by name."""
         self.patience = patience
@@ -194,7 +195,7 @@ class ModelServer:
                     body += part
                     if len(body) > largest:
                         raise ValueError(f"more than {largest:,} bytes.")
-            found = read(withheld(body.decode(errors="replace"), self.key))
+            found = read(self.withheld.text(body.decode(errors="replace")))
         except TimeoutError:
             reason = f"{self.address} did not answer within {self.patience.first_token:g} s."
             fault = Fault("timeout", reason, outage=True)

@@ -19,8 +19,8 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 from pydantic import AnyUrl
 
 from adapters.egress.client import Egress
-from adapters.tools.credential import EARLY_S, LIFETIME_S, Login
 from adapters.tools.mcp import session
+from adapters.tools.tokens import EARLY_S, USUAL_S, Login
 from handlers.ports.tools import ToolError
 
 CONNECT_S = 10.0
@@ -82,7 +82,7 @@ async def login(
     if tokens is None or client is None or context.oauth_metadata is None:
         raise ToolError("unsupported", "The server asks for no login, or says nothing of its server of tokens.")
     resource = context.should_include_resource_param(context.protocol_version)
-    lifetime = tokens.expires_in if tokens.expires_in is not None else LIFETIME_S
+    lifetime = tokens.expires_in if tokens.expires_in is not None else USUAL_S
     kept = Login(
         access_token=tokens.access_token,
         refresh_token=tokens.refresh_token or "",

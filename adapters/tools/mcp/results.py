@@ -21,7 +21,7 @@ from mcp_types import (
     Tool,
 )
 
-from adapters.tools.credential import scrubbed
+from adapters.models.withheld import Withheld
 from domain.tools.tool import Definition
 from handlers.ports.tools import Listing, Output, Result, ToolError
 
@@ -41,7 +41,7 @@ MOST_TEXT = 2**20
 """Maximum length of all texts of a result, in characters."""
 
 
-def listing(tools: Sequence[Tool], secrets: Sequence[str]) -> Listing:
+def listing(tools: Sequence[Tool], withheld: Withheld) -> Listing:
     """The tools that a server lists. Hints of a server may be wrong: without one, a tool is destructive."""
     found: dict[str, Definition] = {}
     warnings: list[str] = []
@@ -52,17 +52,15 @@ def listing(tools: Sequence[Tool], secrets: Sequence[str]) -> Listing:
             continue
         hints = tool.annotations
         reads = bool(hints and hints.read_only_hint)
-        found[name] = scrubbed(
-            Definition(
-                name=name,
-                label=(tool.title or (hints and hints.title) or "")[:LONGEST_NAME],
-                description=(tool.description or "")[:LONGEST_DESCRIPTION],
-                parameters={"type": "object", **tool.input_schema},
-                destructive=not reads and not (hints and hints.destructive_hint is False),
-                idempotent=reads or bool(hints and hints.idempotent_hint),
-            ),
-            secrets,
+        definition = Definition(
+            name=name,
+            label=(tool.title or (hints and hints.title) or "")[:LONGEST_NAME],
+            description=(tool.description or "")[:LONGEST_DESCRIPTION],
+            parameters={"type": "object", **tool.input_schema},
+            destructive=not reads and not (hints and hints.destructive_hint is False),
+            idempotent=reads or bool(hints and hints.idempotent_hint),
         )
+        found[name] = withheld.json(definition)
     return Listing(list(found.values()), warnings)
 
 
@@ -80,7 +78,7 @@ def _unusable(tool: Tool, found: dict[str, Definition]) -> str:
     return f"its schema has more than {MOST_SCHEMA:,} bytes." if size > MOST_SCHEMA else ""
 
 
-def result(given: CallToolResult, secrets: Sequence[str]) -> Result:
+def result(given: CallToolResult, withheld: Withheld) -> Result:
     """Raises: ToolError, also for a result that the server marks as an error."""
     texts: list[str] = []
     parts: list[dict[str, Any]] = []
@@ -106,12 +104,12 @@ def result(given: CallToolResult, secrets: Sequence[str]) -> Result:
         texts = texts or [written]
     text = "\n\n".join(filter(None, texts))
     if given.is_error:
-        reason = scrubbed(text, secrets)[:2000] or "it does not say why."
+        reason = withheld.text(text)[:2000] or "it does not say why."
         raise ToolError("server_error", f"The tool failed: {reason}")
     if len(text) > MOST_TEXT or len(files) > MOST_FILES:
         raise ToolError("too_large", f"The result has more than {MOST_TEXT:,} characters, or {MOST_FILES} files.")
-    kept = [file._replace(name=scrubbed(file.name, secrets), data=scrubbed(file.data, secrets)) for file in files]
-    return Result(scrubbed(text, secrets), parts=scrubbed(parts, secrets), files=kept)
+    kept = [file._replace(name=withheld.text(file.name), data=withheld.bytes(file.data)) for file in files]
+    return Result(withheld.text(text), parts=withheld.json(parts), files=kept)
 
 
 def _written(value: Any) -> str:

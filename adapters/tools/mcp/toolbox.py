@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,10 +13,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from adapters.egress.client import Egress, GuardedClient
-from adapters.tools.credential import Credentials, Renew, Sent, Whose, never, scrubbed
+from adapters.egress.client import Egress, GuardedClient, Refused
+from adapters.models.withheld import Withheld
+from adapters.tools.credential import Credential, Sent
+from adapters.tools.exchange import Exchange
 from adapters.tools.mcp.processes import Processes
+from adapters.tools.tokens import Renew, Tokens, never
 from domain.tools.toolset import Toolset
+from handlers.commands.tools import AuthFields
 from handlers.ports.tools import Invocation, Listing, Result, Toolbox, ToolError
 
 if TYPE_CHECKING:
@@ -32,8 +36,8 @@ ERAS = 1000
 
 T = TypeVar("T")
 
-Do = Callable[["Client", Sequence[str]], Awaitable[T]]
-"""Does something with a session, whose result must not have these secrets."""
+Do = Callable[["Client", Withheld], Awaitable[T]]
+"""Does something with a session, whose result must not have the secrets."""
 
 Unseal = Callable[[str, str], str]
 """Return a tenant's secret that was sealed. Raises: ValueError, Unavailable."""
@@ -46,7 +50,7 @@ class McpToolboxes:
         self._egress = egress
         self._unseal = unseal
         self._processes = processes
-        self._credentials = Credentials(egress, renew)
+        self._tokens = Tokens(Exchange(egress, egress), renew)
         self._eras: dict[tuple[str, str], Era] = {}
 
     def __call__(self, tenant: str, toolset: Toolset) -> Toolbox:
@@ -58,8 +62,8 @@ class McpToolboxes:
         settings = toolset.settings
         if settings["server"]:
             return _Program(self._processes, tenant, settings["server"], secret, toolset.timeout_s)
-        whose = Whose(tenant, toolset.id, settings["auth"], secret)
-        return _Address(self._egress, self._credentials, self._eras, whose, settings["url"], toolset.timeout_s)
+        credential = Credential(tenant, toolset.id, AuthFields.model_validate(settings["auth"]), secret)
+        return _Address(self._egress, self._tokens, self._eras, credential, settings["url"], toolset.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,9 @@ class _Address:
     """A server at an address. Each call has a connection of its own, so that none can end another."""
 
     egress: Egress
-    credentials: Credentials
+    tokens: Tokens
     eras: dict[tuple[str, str], Era]
-    whose: Whose
+    credential: Credential
     url: str
     timeout_s: float
 
@@ -82,8 +86,8 @@ class _Address:
         return await self._do(_list, "", "", listing=True)
 
     async def call(self, invocation: Invocation) -> Result:
-        async def call(client: Client, secrets: Sequence[str]) -> Result:
-            return await _call(client, invocation, secrets)
+        async def call(client: Client, withheld: Withheld) -> Result:
+            return await _call(client, invocation, withheld)
 
         return await self._do(call, invocation.user, invocation.id, listing=False)
 
@@ -92,45 +96,47 @@ class _Address:
         try:
             async with asyncio.timeout(self.timeout_s):
                 await _loaded()
-                sent = await self.credentials.get(self.whose, user, key)
+                sent = await self.tokens.sent(self.credential, user, key)
                 try:
                     return await self._once(do, sent, key, listing=listing)
                 except ToolError as error:
                     if error.code != "unauthorized" or not sent.token:
                         raise
                 # Nothing was done: do it with another token.
-                sent = await self.credentials.get(self.whose, user, key, refused=sent.token)
+                sent = await self.tokens.sent(self.credential, user, key, refused=sent.token)
                 return await self._once(do, sent, key, listing=listing)
+        except Refused as refused:
+            from adapters.tools.mcp import session
+
+            raise session.fault(refused, listing=listing) from None
         except TimeoutError:
             raise ToolError("timeout", f"The server gave no answer within {self.timeout_s:g} s.") from None
 
     async def _once(self, do: Do[T], sent: Sent, key: str, *, listing: bool) -> T:
         from adapters.tools.mcp import session
 
-        place = self.whose.tenant, self.url
+        tenant = self.credential.tenant
+        place = tenant, self.url
 
         def make() -> GuardedClient:
-            made = self.egress.client(self.whose.tenant, connect_s=CONNECT_S, most=session.MOST_BYTES)
+            made = self.egress.client(tenant, connect_s=CONNECT_S, most=session.MOST_BYTES)
             made.headers.update({**sent.headers, **({"Idempotency-Key": key} if key else {})})
             return made
 
         try:
-            http = session.Http(make, self._address(sent), self.eras.get(place))
+            http = session.Http(make, sent.address(self.url), self.eras.get(place))
         except httpx2.InvalidURL:
             raise ToolError("unreachable", "The address is invalid.") from None
         try:
             async with http.connected() as client:
-                found = await do(client, sent.secrets)
+                found = await do(client, sent.withheld)
         except Exception as error:
             if not session.is_fault_of_tool(error):
                 self.eras.pop(place, None)
             fault = session.fault(error, http.status, listing=listing, flooded=http.is_flooded)
-            raise ToolError(fault.code, scrubbed(fault.reason, sent.secrets)) from None
+            raise ToolError(fault.code, sent.withheld.text(fault.reason)) from None
         self._remember(place, http.era)
         return found
-
-    def _address(self, sent: Sent) -> str:
-        return str(httpx2.URL(self.url).copy_merge_params(dict(sent.query))) if sent.query else self.url
 
     def _remember(self, place: tuple[str, str], era: Era | None) -> None:
         if era is not None:
@@ -152,11 +158,11 @@ class _Program:
 
     async def list(self) -> Listing:
         async with self._client() as client:
-            return await _list(client, [self.secret])
+            return await _list(client, Withheld([self.secret]))
 
     async def call(self, invocation: Invocation) -> Result:
         async with self._client() as client:
-            return await _call(client, invocation, [self.secret])
+            return await _call(client, invocation, Withheld([self.secret]))
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
@@ -171,22 +177,22 @@ class _Program:
                         yield client
                 except Exception as error:
                     fault = session.fault(error)
-                    raise ToolError(fault.code, scrubbed(fault.reason, [self.secret])) from None
+                    raise ToolError(fault.code, Withheld([self.secret]).text(fault.reason)) from None
         except TimeoutError:
             raise ToolError("timeout", f"The program gave no answer within {self.timeout_s:g} s.") from None
 
 
-async def _list(client: Client, secrets: Sequence[str]) -> Listing:
+async def _list(client: Client, withheld: Withheld) -> Listing:
     from adapters.tools.mcp import results, session
 
-    return results.listing(await session.tools(client), secrets)
+    return results.listing(await session.tools(client), withheld)
 
 
-async def _call(client: Client, invocation: Invocation, secrets: Sequence[str]) -> Result:
+async def _call(client: Client, invocation: Invocation, withheld: Withheld) -> Result:
     from adapters.tools.mcp import results, session
 
     name, arguments = invocation.tool["name"], invocation.arguments
-    return results.result(await session.call(client, name, arguments, invocation.id), secrets)
+    return results.result(await session.call(client, name, arguments, invocation.id), withheld)
 
 
 async def _loaded() -> None:

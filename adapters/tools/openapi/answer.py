@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from adapters.tools.openapi.auth import Withheld
-from adapters.tools.openapi.exchange import Answer
+from adapters.models.withheld import Withheld
+from adapters.tools.exchange import Answer
 from handlers.ports.tools import Output, Result, ToolError
 
 LONGEST = 60_000

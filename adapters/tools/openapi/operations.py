@@ -12,9 +12,9 @@ from urllib.parse import urljoin, urlsplit
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
+from adapters.tools.exchange import CONNECTION
 from adapters.tools.openapi.document import Unreadable, resolved
 from adapters.tools.openapi.how import Body, Encoding, How, Parameter
-from adapters.tools.openapi.request import CONNECTION
 from adapters.tools.openapi.schema import Bounds, Schemas, fitted
 from adapters.tools.openapi.swagger import FORM, METHODS, MULTIPART, modern
 from domain.tools.tool import Definition

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
+from adapters.tools.exchange import Request, is_field
 from adapters.tools.openapi.how import Body, Encoding, How, Parameter
 from handlers.ports.tools import ToolError
 
@@ -15,25 +16,10 @@ FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 ACCEPT = "application/json, text/*;q=0.9, */*;q=0.8"
 
-CONNECTION = frozenset(
-    {
-        *("accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive"),
-        *("proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
-    }
-)
-"""Headers that a request has of itself, in lower case."""
-
 RESERVED = ":/?@!$'()*,;"
 """Reserved characters that a query may have, but those that part it."""
 
 _SEPARATORS = {"spaceDelimited": "%20", "pipeDelimited": "|"}
-
-
-class Request(NamedTuple):
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    content: bytes | None
 
 
 def made(how: How, arguments: Mapping[str, Any]) -> Request:
@@ -69,10 +55,6 @@ def _url(server: str, path: str, queries: list[str]) -> str:
     place, _, own = path.partition("?")
     query = "&".join(filter(None, [given, own.partition("#")[0], *queries]))
     return f"{base}{place.partition('#')[0]}{'?' if query else ''}{query}"
-
-
-def with_query(url: str, name: str, value: str) -> str:
-    return f"{url}{'&' if urlsplit(url).query else '?'}{quote(name, safe='')}={quote(value, safe='')}"
 
 
 def _text(value: object) -> str:
@@ -153,11 +135,6 @@ def _header(parameter: Parameter, value: object) -> str:
     if not is_field(text):
         raise ToolError("invalid_arguments", f"{parameter['argument']} must be one line of ASCII: it is a header.")
     return text
-
-
-def is_field(text: str) -> bool:
-    """True for a value that a header can have."""
-    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _body(body: Body, value: Any) -> tuple[str, bytes]:

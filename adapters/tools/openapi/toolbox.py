@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from adapters.egress.client import MOST_BYTES, Egress, Refused
+from adapters.tools.credential import Credential, Sent
+from adapters.tools.exchange import Answer, Exchange, Request, origin
 from adapters.tools.openapi.answer import result
-from adapters.tools.openapi.auth import Credential, Tokens, Withheld
-from adapters.tools.openapi.exchange import Answer, Exchange, origin
-from adapters.tools.openapi.how import How, how
+from adapters.tools.openapi.how import how
 from adapters.tools.openapi.reading import ContainedDocuments
-from adapters.tools.openapi.request import Request, made
+from adapters.tools.openapi.request import made
+from adapters.tools.tokens import Tokens
 from domain.tools.toolset import Toolset
 from handlers.commands.tools import MOST_SCHEMA, OpenApiFields
 from handlers.ports.log import Blobs
@@ -135,33 +135,27 @@ class OpenApiToolbox:
         if not self._trusted(called["server"]):
             raise ToolError("unauthorized", "The secret of the toolset is not for this server: list the tools again.")
         request = made(called, invocation.arguments)
-        withheld = self.credential.withheld()
+        request = request._replace(headers={**request.headers, called["key_header"]: invocation.id})
         try:
             async with asyncio.timeout(self.timeout_s):
-                answer, withheld = await self._answered(invocation, called, request)
-            return result(answer, called["method"], withheld)
+                answer, sent = await self._answered(invocation, request)
+            return result(answer, called["method"], sent.withheld)
         except TimeoutError:
             unknown = " It is unknown whether it did something." if tool["destructive"] else ""
             raise ToolError("timeout", f"No whole answer came within {self.timeout_s:g} s.{unknown}") from None
         except Refused as refused:
             log.warning("tool.refused", tenant=self.tenant, toolset=self.credential.toolset, reason=str(refused))
             raise ToolError("unreachable", NOT_PUBLIC) from None
-        except ToolError as error:
-            raise ToolError(error.code, withheld.text(error.reason)) from None
 
-    async def _answered(self, invocation: Invocation, called: How, request: Request) -> tuple[Answer, Withheld]:
-        """The answer, and what of it is withheld. A token that the server refuses is fetched once more.
+    async def _answered(self, invocation: Invocation, request: Request) -> tuple[Answer, Sent]:
+        """The answer, and what was sent along. A token that the server refuses is fetched once more.
 
         Raises: ToolError, Refused, TimeoutError.
         """
-        credential = self.credential
-        headers = {**request.headers, called["key_header"]: invocation.id}
-        if (name := credential.fields.user_header) and invocation.user:
-            headers[name] = credential.signed(invocation.user, invocation.id, int(time.time()))
-        request = request._replace(headers=headers)
-        token = await self.tokens.get(credential)
-        answer = await self.exchange(self.tenant, credential.apply(request, token), MOST_BYTES)
-        if answer.status == 401 and token:
-            token = await self.tokens.get(credential, stale=token)
-            answer = await self.exchange(self.tenant, credential.apply(request, token), MOST_BYTES)
-        return answer, credential.withheld(token)
+        who = self.credential, invocation.user, invocation.id
+        sent = await self.tokens.sent(*who)
+        answer = await self.exchange(self.tenant, sent.apply(request), MOST_BYTES)
+        if answer.status == 401 and sent.token:
+            sent = await self.tokens.sent(*who, refused=sent.token)
+            answer = await self.exchange(self.tenant, sent.apply(request), MOST_BYTES)
+        return answer, sent

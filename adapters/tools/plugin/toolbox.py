@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from adapters.models.withheld import withheld
+from adapters.models.withheld import Withheld
 from adapters.plugins.dify import DifyError, DifyPlugins, Session, declared, tools_of
 from adapters.tools.plugin.call_backs import CallBacks
 from adapters.tools.plugin.parameters import arguments, completed, definition
@@ -136,10 +136,7 @@ class PluginToolbox:
         return orjson.loads(self._stars(orjson.dumps(piece).decode()))  # type: ignore[no-any-return]
 
     def _stars(self, text: str) -> str:
-        for value in self.credentials.values():
-            if isinstance(value, str):
-                text = withheld(text, value)
-        return text
+        return Withheld([value for value in self.credentials.values() if isinstance(value, str)]).text(text)
 
 
 @dataclass(frozen=True, slots=True)

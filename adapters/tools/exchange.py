@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
 from adapters.egress.client import Egress, Refused, TooLarge
-from adapters.tools.openapi.request import Request
 from handlers.ports.tools import ToolError
 
 REDIRECTS = 5
@@ -18,6 +17,21 @@ REDIRECTS = 5
 
 CONNECT_S = 10.0
 """Time to connect, in seconds."""
+
+CONNECTION = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive"),
+        *("proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+"""Headers that a request has of itself, in lower case."""
+
+
+class Request(NamedTuple):
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: bytes | None
 
 
 class Answer(NamedTuple):
@@ -84,3 +98,12 @@ def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of an address."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def is_field(text: str) -> bool:
+    """True for a value that a header can have."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def with_query(url: str, name: str, value: str) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{quote(name, safe='')}={quote(value, safe='')}"
