@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from adapters.sandbox.child import Limits, Sandbox, python
 from adapters.sandbox.pool import Children, Died, TooSlow
-from handlers.chat.structured import LONGEST
 from handlers.ports.models import ModelError
 
 LIMITS = Limits(memory=512 * 2**20, cpu_s=600)
@@ -27,9 +26,10 @@ class ContainedSchemas:
             sandbox, python("adapters.models.schemas_child"), LIMITS, most=AT_ONCE, most_reply=2**16
         )
 
+    def prepare(self, tenant: str) -> None:
+        self._children.prepare(tenant)
+
     async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
-        if len(answer) > LONGEST:
-            return f"It has {len(answer):,} characters, at most {LONGEST:,} are allowed"
         data = json.dumps([schema, answer], ensure_ascii=False).encode(errors="surrogatepass")
         try:
             reply = await self._children.ask(tenant, {}, data, seconds=SECONDS)

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema  # noqa: F401  # before the first request
 
 from adapters.sandbox.serve import serve
-from handlers.chat.structured import fault
+from handlers.models.structured import fault
 
 
 def reply(head: dict[str, Any], data: bytes) -> bytes:

@@ -168,6 +168,11 @@ class Children:
             self._idle.remove(server)
             self._dismiss(server)
 
+    def prepare(self, tenant: str) -> None:
+        """Have a process ready for a request of this tenant that may come."""
+        if not any(server.tenant == tenant for server in self._idle):
+            self._prepare()
+
     def _prepare(self) -> None:
         """Start a spare process, unless there is one."""
         if self._spare is None and not self._closed:

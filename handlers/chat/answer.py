@@ -27,13 +27,13 @@ from domain.chat.conversation import (
 from domain.log import Commit
 from domain.models.model_call import TokenUsage
 from handlers.cause import Cause
-from handlers.chat import structured
 from handlers.chat.annotations import STEP as ANNOTATION
 from handlers.chat.annotations import Match, MatchAnnotation
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
 from handlers.chat.files import MessageFiles
 from handlers.chat.moderate import STEP, Moderate, Moderation, Preset, applied
+from handlers.models import structured
 from handlers.models.arguments import bare
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded

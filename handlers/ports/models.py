@@ -297,6 +297,10 @@ class Citer(Protocol):
 
 
 class Schemas(Protocol):
+    def prepare(self, tenant: str) -> None:
+        """Get ready for a check that may come."""
+        ...
+
     async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
         """The first fault of an answer by a JSON Schema, None for a valid one; in a contained process.
 

@@ -94,6 +94,8 @@ class Agent:
         """Raises: ModelError, Held, Rejection, Unavailable."""
         tenant = turn.cause.metadata.tenant
         offered = await self.offer(tenant, turn.configuration)
+        if not all(each.has_own_schema for each in offered.values()):
+            self.tools.schemas.prepare(tenant)
         strategy = await self._first(tenant, turn.configuration) if offered else "tools"
         return await _Run(self, turn, _settings(turn.configuration), offered, strategy)()
 

@@ -32,6 +32,9 @@ DESCRIPTIONS = 32_000
 LISTS = 200
 """Maximum number of lists of tools that are kept in memory."""
 
+OWN = (BUILTIN, "dataset", "sql")
+"""Kinds of toolsets whose schemas are ours, without patterns: arguments are checked by them in the worker."""
+
 SEARCH = "search_knowledge"
 """The built-in tool that searches the knowledge bases of an app."""
 
@@ -54,6 +57,10 @@ class Offered:
     @property
     def tool(self) -> Tool:
         return Tool(self.name, self.definition["description"], self.definition["parameters"])
+
+    @property
+    def has_own_schema(self) -> bool:
+        return self.kind in OWN
 
     @property
     def server(self) -> str:

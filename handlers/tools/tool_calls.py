@@ -21,6 +21,7 @@ from handlers.models.arguments import arguments_of
 from handlers.models.filters import NOT_FILTERED, CallFilters, filters_of
 from handlers.models.model_calls import milliseconds, shielded
 from handlers.models.prompt import QUOTED, place
+from handlers.models.structured import fault
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ModelError, Schemas
@@ -171,12 +172,19 @@ class ToolCalls:
                 return {}, ("invalid_arguments", str(error))
             arguments = {only: asked.arguments}
         try:
-            fault = await self.schemas.fault(task.cause.metadata.tenant, schema, orjson.dumps(arguments).decode())
+            found = await self._fault(task.cause.metadata.tenant, offered, orjson.dumps(arguments).decode())
         except ModelError as error:
-            fault = error.reason
-        if fault:
-            return {}, ("invalid_arguments", f"The arguments do not keep to the JSON Schema of the tool: {fault}")
+            found = error.reason
+        if found:
+            return {}, ("invalid_arguments", f"The arguments do not keep to the JSON Schema of the tool: {found}")
         return arguments, None
+
+    async def _fault(self, tenant: str, offered: Offered, arguments: str) -> str | None:
+        """Raises: ModelError, Unavailable."""
+        schema = offered.definition["parameters"]
+        return (
+            fault(schema, arguments) if offered.has_own_schema else await self.schemas.fault(tenant, schema, arguments)
+        )
 
     async def _filters(self, task: Task, id: str, offered: Offered | None) -> CallFilters | None:
         """The filters of plugins for the call; None for none. Raises: Unavailable."""

@@ -20,11 +20,11 @@ from handlers.chat.annotations import unpack
 from handlers.chat.evidence import evidence
 from handlers.chat.files import MessageFiles
 from handlers.chat.ranking import ranked
-from handlers.chat.structured import fault
 from handlers.commands.plugin_package import parse
 from handlers.models import embeddings
 from handlers.models.choose import Choose, Known, Way
 from handlers.models.model_calls import ModelCalls
+from handlers.models.structured import fault
 from handlers.ports.annotations import Nearest
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
 from handlers.ports.files import Fetched, NotFetched
@@ -110,6 +110,9 @@ class Guards:
 
 class Here:
     """Checks answers by schemas in this process."""
+
+    def prepare(self, tenant: str) -> None:
+        pass
 
     async def fault(self, tenant: str, schema: dict[str, Any], answer: str) -> str | None:
         return fault(schema, answer)

@@ -22,8 +22,8 @@ from domain.chat.app import Configuration
 from domain.log import Metadata
 from domain.tools.tool import Definition
 from handlers.cause import Cause
-from handlers.chat.structured import fault
 from handlers.commands.response_schema import schema_fault
+from handlers.models.structured import fault
 from handlers.ports.code import CallLimits
 from handlers.ports.documents import Block, Text, Unreadable
 from handlers.ports.files import Fetched, NotFetched

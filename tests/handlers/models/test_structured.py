@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from domain.models.model_call import ModelCall
-from handlers.chat.structured import fault
 from handlers.commands.response_schema import schema_fault
+from handlers.models.structured import fault
 from tests.handlers.chat.test_answer import Counter
 from tests.memory import Memory
 

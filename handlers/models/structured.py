@@ -22,6 +22,8 @@ LONGEST_FAULT = 500
 
 def fault(schema: dict[str, Any], answer: str) -> str | None:
     """The first fault of an answer by a schema that may be set; None for a valid one. It runs patterns of strangers."""
+    if len(answer) > LONGEST:
+        return f"It has {len(answer):,} characters, at most {LONGEST:,} are allowed"
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
