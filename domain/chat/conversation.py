@@ -306,7 +306,7 @@ class Conversation(Aggregate):
         attempt: Annotated[int, "Attempt, from 1; each worker that dies costs one."]
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt})
+            conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt, "decided": []})
 
     class Held(Event):
         """The answer waits until a person has released or refused calls of tools."""

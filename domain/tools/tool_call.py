@@ -3,6 +3,10 @@
 Its status goes requested → completed, failed or cancelled. One that needs a person is held first: it goes held →
 released → requested, or held → refused. The outcome of one that stays `requested` is unknown: it fails with code
 `lost`, unless the tool is idempotent. Then it is made again, under the same id.
+
+A call is held too while the server of its tool asks the user something. With the last answer it is released, and made
+again with the answers and the state that the server gave; where an older server waits in its session, it is requested
+still, and goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +18,10 @@ from typing import Annotated, Any, TypedDict, Unpack
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 from domain.tools.plugin import PluginRun
+from domain.tools.question import Action, Answer, Question, fault
+
+MOST_ASKS = 20
+"""Maximum number of times that a call asks the user."""
 
 OPEN = ("requested", "held", "released")
 """States of a call that has not ended."""
@@ -48,6 +56,12 @@ class ToolCall(Aggregate):
     parts: list[dict[str, Any]] = field(default_factory=list, init=False)
     code: str = field(default="", init=False)
     reason: str = field(default="", init=False)
+    asks: int = field(default=0, init=False)
+    """Number of times that it has asked the user."""
+    questions: list[Question] = field(default_factory=list, init=False)
+    answers: list[Answer] = field(default_factory=list, init=False)
+    state: str = field(default="", init=False)
+    session: bool = field(default=False, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -84,6 +98,35 @@ class ToolCall(Aggregate):
 
         def apply(self, call: ToolCall) -> None:
             call.status, call.held_until = "held", self.until
+
+    class Asked(Event):
+        """The server of the tool asks the user, and goes on with the answer: the call waits for it."""
+
+        TOPIC = "tool_call.asked.v1"
+        PERSONAL = frozenset({"questions", "state"})
+        questions: Annotated[list[Question], "Questions, which are answered in this order."]
+        state: Annotated[str, "State that the server wants back with the answers; empty for none."]
+        session: Annotated[bool, "True if the server waits in its session, which ends with the worker."]
+        until: Annotated[str, "Time at which the call is refused, unless it was answered before."]
+
+        def apply(self, call: ToolCall) -> None:
+            call.status, call.held_until, call.asks = "held", self.until, call.asks + 1
+            call.questions, call.answers = self.questions, []
+            call.state, call.session = self.state, self.session
+
+    class Answered(Event):
+        """A person answered a question of the server: the first that was open."""
+
+        TOPIC = "tool_call.answered.v1"
+        PERSONAL = frozenset({"content"})
+        action: Annotated[str, "`accept`, `decline`, or `cancel`: neither of the two."]
+        content: Annotated[dict[str, Any], "Fields of the form; empty unless it was accepted."]
+        open: Annotated[int, "Number of questions that are still open; with none, the call goes on."]
+
+        def apply(self, call: ToolCall) -> None:
+            call.answers.append(Answer(action=self.action, content=self.content))
+            if not self.open:
+                call.status = "requested" if call.session else "released"
 
     class Released(Event):
         """A person released the call: it may be made."""
@@ -168,6 +211,20 @@ class ToolCall(Aggregate):
     def ended(self) -> bool:
         return self.status not in OPEN
 
+    @property
+    def question(self) -> Question | None:
+        """The question that waits for an answer."""
+        return self.questions[len(self.answers)] if self._waits_for_answer else None
+
+    @property
+    def under_way(self) -> bool:
+        """It was made, and its outcome is unknown if its worker dies now."""
+        return self.status == "requested" or (self._waits_for_answer and self.session)
+
+    @property
+    def _waits_for_answer(self) -> bool:
+        return self.status == "held" and len(self.answers) < len(self.questions)
+
     def filter(self, at: datetime, *, plugins: list[PluginRun], original: str | None) -> None:
         if plugins:
             self.record(self.Filtered, at, plugins=plugins, original=original)
@@ -175,6 +232,22 @@ class ToolCall(Aggregate):
     def hold(self, at: datetime, *, why: str, seconds: float) -> None:
         if self.status == "requested":
             self.record(self.Held, at, why=why, until=(at + timedelta(seconds=seconds)).isoformat())
+
+    def ask(self, at: datetime, *, questions: list[Question], state: str, session: bool, seconds: float) -> None:
+        if self.status == "requested":
+            until = (at + timedelta(seconds=seconds)).isoformat()
+            self.record(self.Asked, at, questions=questions, state=state, session=session, until=until)
+
+    def answer(self, at: datetime, *, action: Action, content: dict[str, Any]) -> None:
+        """Raises: Rejection for a call that asks nothing, and for an answer that is none."""
+        self._must_wait()
+        if (question := self.question) is None:
+            field = "answer" if action == "accept" else action
+            raise Rejection("invalid", "The call asks nothing: release or refuse it as it is.", field)
+        if action == "accept" and (why := fault(question["schema"], content)):
+            raise Rejection("invalid", why, "answer")
+        rest = len(self.questions) - len(self.answers) - 1
+        self.record(self.Answered, at, action=action, content=content, open=rest)
 
     def release(self, at: datetime) -> None:
         self._must_wait()
@@ -190,7 +263,7 @@ class ToolCall(Aggregate):
 
     def begin_again(self, at: datetime, *, attempt: int) -> None:
         """Make the call now that it is released; or again in this attempt, since an earlier one left it open."""
-        if self.status == "released" or (self.status == "requested" and self.attempt < attempt):
+        if self.status == "released" or (self.under_way and self.attempt < attempt):
             self.record(self.Begun, at, attempt=attempt)
 
     def complete(self, at: datetime, **result: Unpack[Result]) -> None:
@@ -202,8 +275,8 @@ class ToolCall(Aggregate):
             self.record(self.Failed, at, code=code, reason=reason, duration_ms=duration_ms)
 
     def lose(self, at: datetime, reason: str) -> None:
-        """End a call whose worker died; one that waits was not made."""
-        if self.status == "requested":
+        """End a call whose worker died; one that waits for its release was not made."""
+        if self.under_way:
             self.fail(at, code="lost", reason=reason, duration_ms=None)
 
     def cancel(self, at: datetime, *, duration_ms: float | None) -> None:

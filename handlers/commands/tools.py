@@ -189,16 +189,24 @@ class RemoveToolset(Command):
 
 
 class ReleaseCall(Command):
-    """Release a tool call that waits for a person: it is made."""
+    """Release a tool call that waits for a person: it is made. Where its server asks something, answer that."""
 
     tool_call: CallId
+    answer: Annotated[dict[Annotated[str, Field(max_length=255)], JsonValue], at_most(kib=64)] | None = Field(
+        None, description="Fields of the form, where the server of the tool asks something; null elsewhere"
+    )
 
 
 class RefuseCall(Command):
-    """Refuse a tool call that waits for a person; the model reads why."""
+    """Refuse a tool call that waits for a person; the model reads why. Where its server asks something, the server is
+    told that the user declines, and goes on.
+    """
 
     tool_call: CallId
-    reason: Annotated[str, Field(max_length=1000)] = Field("", description="Reason, which the model reads")
+    reason: Annotated[str, Field(max_length=1000)] = Field(
+        "", description="Reason, which the model reads; empty where the server asks something"
+    )
+    cancel: bool = Field(False, description="True to tell the server that the user neither answers nor declines")
 
 
 async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange[Toolset]:
@@ -277,8 +285,18 @@ async def refresh(command: RefreshToolset, given: Preparation) -> Change[Toolset
 
 
 def release(call: ToolCall, at: datetime, command: ReleaseCall) -> None:
-    call.release(at)
+    if command.answer is not None:
+        call.answer(at, action="accept", content=command.answer)
+    elif call.question:
+        raise Rejection("invalid", f"The server asks: {call.question['message']}", "answer")
+    else:
+        call.release(at)
 
 
 def refuse(call: ToolCall, at: datetime, command: RefuseCall) -> None:
-    call.refuse(at, code="refused", reason=command.reason or "A person refused the call.")
+    if command.cancel or call.question:
+        if command.reason:
+            raise Rejection("invalid", "A question is declined without a reason: leave it empty.", "reason")
+        call.answer(at, action="cancel" if command.cancel else "decline", content={})
+    else:
+        call.refuse(at, code="refused", reason=command.reason or "A person refused the call.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from domain.chat.app import Configuration
+from domain.tools.question import Answer, Question
 from domain.tools.tool import Definition
 from domain.tools.toolset import Toolset
 from handlers.cause import Cause
@@ -24,6 +25,15 @@ class ToolError(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class NeedsAnswers(Exception):
+    """The server of a tool asks the user, and is called again with the answers and its `state`."""
+
+    def __init__(self, questions: Sequence[Question], state: str) -> None:
+        super().__init__(f"{len(questions)} questions")
+        self.questions = questions
+        self.state = state
 
 
 class Output(NamedTuple):
@@ -50,10 +60,26 @@ class Result:
     files: Sequence[Output] = ()
 
 
+class Answered(NamedTuple):
+    """The answers to the questions of a server by their names, and its state."""
+
+    answers: Mapping[str, Answer]
+    state: str
+
+
+Ask = Callable[[Question], Awaitable[Answer]]
+"""Ask the user, while the session with a server waits. Raises: ToolError when there is no answer."""
+
+
+async def nobody(question: Question) -> Answer:
+    raise ToolError("unsupported", f"There is nobody to ask: {question['message'][:500]}")
+
+
 class Invocation(NamedTuple):
     """A call of a tool; `id` is the recorded call's, and the same when it is made again. The arguments are valid.
 
     `configuration` is that of the app whose agent calls it, `at` the time of the question, `user` its end user.
+    `answered` has the answers to what the server asked when the call was made before.
     """
 
     id: str
@@ -63,6 +89,8 @@ class Invocation(NamedTuple):
     configuration: Configuration
     at: str
     user: str
+    answered: Answered | None = None
+    ask: Ask = nobody
 
     @property
     def tenant(self) -> str:
@@ -89,7 +117,7 @@ class Toolbox(Protocol):
         ...
 
     async def call(self, invocation: Invocation) -> Result:
-        """Call a tool, once. Raises: ToolError, Unavailable."""
+        """Call a tool, once. Raises: ToolError, NeedsAnswers, Unavailable."""
         ...
 
 

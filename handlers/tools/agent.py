@@ -54,8 +54,8 @@ class Held(Exception):
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The message that an agent answers. `numbers` has the passages in its prompt. `speak` streams an answer that is
-    certain to be one, and `show` a live frame, of type `thought`, `tool` or `observation`; `change` records another
-    strategy."""
+    certain to be one, and `show` a live frame, of type `thought`, `tool`, `question` or `observation`; `change` records
+    another strategy."""
 
     cause: Cause
     conversation: str
@@ -303,6 +303,7 @@ class _Run:
             chat.id,
             number,
             resumed=turn.cause.attempt > 1,
+            show=turn.show,
         )
         made = await self.agent.tools(task, asked, self.offered)
         for each in made:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,7 +15,8 @@ import structlog
 
 from domain.chat.app import AgentSettings, Configuration
 from domain.log import Metadata, commit_id
-from domain.tools.tool_call import ToolCall
+from domain.tools.question import Answer, Question
+from domain.tools.tool_call import MOST_ASKS, ToolCall
 from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.arguments import arguments_of
@@ -28,7 +30,7 @@ from handlers.ports.models import ModelError, Schemas
 from handlers.ports.models import ToolCall as Asked
 from handlers.ports.people import Erased
 from handlers.ports.plugins import Plugins
-from handlers.ports.tools import Invocation, Result, ToolError
+from handlers.ports.tools import Answered, Invocation, NeedsAnswers, Result, ToolError
 from handlers.repository import Repository
 from handlers.tools.offer import Offered
 from handlers.tools.strategies import Observed
@@ -44,6 +46,9 @@ UNKNOWN = "It is unknown whether the call did something: the worker died during 
 
 LONGEST_REASON = 2500
 """Maximum length of the reason of a failed call, in characters: that of a server has up to 2 KiB of its words."""
+
+PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+"""Interval between two looks for an answer of the user, in seconds; it doubles up to the longest."""
 
 AT_ONCE = 8
 """Maximum number of calls of a turn that are made at a time."""
@@ -93,6 +98,8 @@ class Task(NamedTuple):
     round: int
     resumed: bool
     """Calls of the round may be there already."""
+    show: Callable[[dict[str, Any]], Awaitable[None]]
+    """Shows a live frame."""
 
 
 class Made(NamedTuple):
@@ -141,14 +148,14 @@ class ToolCalls:
             if filters and not fault:
                 arguments, fault, written = await self._filtered(task, filters, arguments, asked, offered)
             known = await self._request(task, id, position, written, offered, fault, filters)
-        elif known.status == "requested" and known.attempt < attempt and not known.idempotent:
+        elif known.under_way and known.attempt < attempt and not known.idempotent:
             if self.lost:
                 await self.lost(task.cause, id)
             known = await self._change(task, id, "lost", _lose)
-        elif known.status in ("released", "requested"):
+        elif known.status == "released" or known.under_way:
             known = await self._change(task, id, "begin", lambda call, at: call.begin_again(at, attempt=attempt))
         if known.status == "requested" and offered:
-            known = await self._run(task, id, offered, arguments, filters)
+            known = await self._run(task, id, offered, arguments, filters, known)
         elif known.status == "requested":
             known = await self._change(task, id, "end", _gone)
         return Made(id, known, observation(known, asked), bool(fault))
@@ -258,11 +265,26 @@ class ToolCalls:
         return change.aggregate
 
     async def _run(
-        self, task: Task, id: str, offered: Offered, arguments: dict[str, Any], filters: CallFilters | None
+        self,
+        task: Task,
+        id: str,
+        offered: Offered,
+        arguments: dict[str, Any],
+        filters: CallFilters | None,
+        known: ToolCall,
     ) -> ToolCall:
-        """Make the call that is requested, and record its end."""
+        """Make the call that is requested, and record its end; or that it waits for answers of the user."""
         began = time.perf_counter()
-        invocation = Invocation(id, task.cause, offered.definition, arguments, task.configuration, task.at, task.user)
+        names = [question["name"] for question in known.questions]
+        answered = Answered(dict(zip(names, known.answers, strict=False)), known.state) if names else None
+
+        number = count(known.asks)
+
+        async def ask(question: Question) -> Answer:
+            return await self._asked(task, id, question, next(number))
+
+        about = id, task.cause, offered.definition, arguments, task.configuration, task.at, task.user
+        invocation = Invocation(*about, answered, ask)
         try:
             result = await offered.toolbox.call(invocation)
             text, parts = await self._recorded(task, result)
@@ -272,6 +294,8 @@ class ToolCalls:
             elapsed = milliseconds(began)
             await shielded(self._change(task, id, "end", lambda call, at: call.cancel(at, duration_ms=elapsed)))
             raise
+        except NeedsAnswers as needs:
+            return await self._hold(task, id, needs.questions, next(number), state=needs.state)
         except (ToolError, ModelError, Unavailable, TooLarge, Erased) as error:
             code, reason = _reason(error)
             return await self._fail(task, id, code, reason, began, filters)
@@ -299,6 +323,37 @@ class ToolCalls:
             call.filter(at, plugins=filtered.runs, original=filtered.original)
 
         return await self._change(task, id, "end", fail)
+
+    async def _hold(
+        self, task: Task, id: str, questions: Sequence[Question], number: int, *, state: str | None
+    ) -> ToolCall:
+        """Record what the server of a tool asks the user, and show it; without a state, its session waits."""
+
+        def ask(call: ToolCall, at: datetime) -> None:
+            if call.asks >= MOST_ASKS:
+                reason = f"The server asked the user {MOST_ASKS} times, and goes on to ask."
+                call.fail(at, code="server_error", reason=reason, duration_ms=None)
+            call.ask(
+                at, questions=list(questions), state=state or "", session=state is None, seconds=task.agent["hold_s"]
+            )
+
+        known = await self._change(task, id, f"ask:{number}", ask)
+        for each in questions if known.status == "held" else ():
+            shown = {"round": task.round, "call": id, "name": known.name}
+            await task.show({"type": "question", **shown, "text": each["message"], "schema": each["schema"]})
+        return known
+
+    async def _asked(self, task: Task, id: str, question: Question, number: int) -> Answer:
+        """The answer of the user, for which a session waits. Raises: ToolError where there is none."""
+        known: ToolCall | None = await self._hold(task, id, [question], number, state=None)
+        pause = PAUSE_S
+        while known is not None and known.status == "held":
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            known = await self.repository.get(ToolCall, task.cause.metadata.tenant, id)
+        if known is None or known.ended or not known.answers:
+            raise ToolError("timeout", "The question of the server was not answered.")
+        return known.answers[-1]
 
     async def _recorded(self, task: Task, result: Result) -> tuple[str, list[dict[str, Any]]]:
         """The text for the model, and the other parts of a result, its files stored and its passages numbered."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
+from adapters.models.withheld import Withheld
 from adapters.sandbox.child import Child, Rights, Sandbox
 from adapters.tools.mcp.programs import Program
-from handlers.ports.tools import ToolError
+from domain.tools.question import Answer, Question
+from handlers.ports.tools import Ask, ToolError, nobody
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -62,11 +64,11 @@ class Processes:
         return [running.child.pid for running in self._running.values() if running.child]
 
     @asynccontextmanager
-    async def client(self, tenant: str, name: str, secret: str) -> AsyncIterator[Client]:
+    async def client(self, tenant: str, name: str, secret: str, ask: Ask = nobody) -> AsyncIterator[Client]:
         """A session with the process of this tenant, started where there is none. Raises: ToolError."""
         key = tenant, name, secret
         running = self._take(key)
-        running.uses += 1
+        running.asks.append(ask)
         try:
             yield await asyncio.shield(running.ready)
         except Exception:
@@ -76,10 +78,10 @@ class Processes:
                 raise running.fault from None
             raise
         finally:
-            running.uses -= 1
+            running.asks.remove(ask)
             if running.over.is_set():
                 self._dismiss(key, running)
-            elif not running.uses:
+            elif not running.asks:
                 running.timer = asyncio.get_running_loop().call_later(self._idle_s, self._dismiss, key, running)
 
     def _take(self, key: Key) -> _Running:
@@ -104,7 +106,7 @@ class Processes:
             (MOST, list(self._running)),
         ):
             if len(counted) >= most:
-                idle = next((key for key in counted if not self._running[key].uses), None)
+                idle = next((key for key in counted if not self._running[key].asks), None)
                 if idle is None:
                     raise ToolError("rate_limited", f"All {most} processes of MCP servers are in use: try again later.")
                 self._dismiss(idle, self._running[idle])
@@ -124,7 +126,9 @@ class _Running:
 
     def __init__(self, sandbox: Callable[[], Awaitable[Sandbox]], name: str, program: Program, secret: str) -> None:
         self.child: Child | None = None
-        self.uses = 0
+        self.asks: list[Ask] = []
+        """For each use, the way to ask its user."""
+        self._withheld = Withheld([secret])
         self.timer: TimerHandle | None = None
         self.dismissed = False
         self.fault: Exception | None = None
@@ -141,11 +145,12 @@ class _Running:
             self.task.cancel()
 
     async def _run(self, sandbox: Callable[[], Awaitable[Sandbox]], name: str, program: Program, secret: str) -> None:
+        from adapters.tools.mcp.questions import callback
         from adapters.tools.mcp.session import over_pipes
 
         try:
             self.child = await _started(await sandbox(), program, secret)
-            async with over_pipes(self.child, self.over.set) as client:
+            async with over_pipes(self.child, self.over.set, callback(self._ask, self._withheld)) as client:
                 self.ready.set_result(client)
                 await self.over.wait()
         except Exception as error:
@@ -161,6 +166,12 @@ class _Running:
                 if not self.dismissed:
                     said = ending.said.decode(errors="replace").strip().rpartition("\n")[2][:200]
                     log.warning("mcp.ended", server=name, status=ending.status, said=said)
+
+    async def _ask(self, question: Question) -> Answer:
+        """Ask the user of the only call: with several, it is not known which one asks. Raises: ToolError."""
+        if len(self.asks) != 1:
+            raise ToolError("unsupported", "Several calls are under way in the session.")
+        return await self.asks[0](question)
 
 
 async def _started(sandbox: Sandbox, program: Program, secret: str) -> Child:

@@ -13,6 +13,7 @@ import anyio
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.auth import OAuthFlowError
+from mcp.client.session import ElicitationFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared import _otel, jsonrpc_dispatcher
@@ -31,6 +32,7 @@ from mcp_types import (
     DiscoverResult,
     Implementation,
     InputRequiredResult,
+    InputResponses,
     PaginatedRequestParams,
     Tool,
     jsonrpc_message_adapter,
@@ -41,7 +43,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapters.egress.client import Refused, TooLarge
 from adapters.sandbox.child import Child
-from handlers.ports.tools import ToolError
+from adapters.tools.mcp.questions import written
+from handlers.ports.tools import Answered, ToolError
 
 MOST_BYTES = 16 * 2**20
 """Maximum size of an answer, in bytes."""
@@ -54,6 +57,9 @@ MOST_PAGES = 100
 
 MOST_NOTES = 10_000
 """Maximum number of notices, such as of progress, in a session over HTTP."""
+
+AGAIN_S = 0.25
+"""Pause before a call is repeated for a server that asks for time, in seconds."""
 
 END_S = 2.0
 """Time limit of the end of a session, in seconds."""
@@ -76,9 +82,12 @@ jsonrpc_dispatcher.inject_trace_context = lambda meta: None  # type: ignore[attr
 class Http:
     """A session over HTTP: `status` is that of the last answer to a message, `era` how the server is spoken to."""
 
-    def __init__(self, make: Callable[[], httpx2.AsyncClient], url: str, era: Era | None) -> None:
-        """`make` makes a client that sends the credentials."""
+    def __init__(
+        self, make: Callable[[], httpx2.AsyncClient], url: str, era: Era | None, asks: ElicitationFnT | None = None
+    ) -> None:
+        """`make` makes a client that sends the credentials; `asks` answers what the server asks the user."""
         self._make = make
+        self._asks = asks
         self._url = url
         self._session = ""
         self._notes = 0
@@ -129,7 +138,7 @@ class Http:
         mode = next((each for each in MODERN_PROTOCOL_VERSIONS if known and each in known.supported_versions), "auto")
         try:
             mode = LEGACY if self.era == LEGACY else mode
-            client = await stack.enter_async_context(_client(transport, mode, known, self._count))
+            client = await stack.enter_async_context(_client(transport, mode, self._asks, known, self._count))
         except Exception:
             if self.era or self.status not in (400, 404, 405, 406, 415):
                 raise
@@ -139,7 +148,7 @@ class Http:
 
     async def _by_sse(self, stack: AsyncExitStack) -> Client:
         transport = sse_client(self._url, httpx_client_factory=self._client)  # type: ignore[arg-type]
-        client = await stack.enter_async_context(_client(transport, LEGACY, notes=self._count))
+        client = await stack.enter_async_context(_client(transport, LEGACY, self._asks, notes=self._count))
         self.era = SSE
         return client
 
@@ -149,14 +158,24 @@ class Http:
                 await http.delete(self._url, headers={"mcp-session-id": self._session})
 
 
-def over_pipes(child: Child, ended: Callable[[], None]) -> Client:
+def over_pipes(child: Child, ended: Callable[[], None], asks: ElicitationFnT) -> Client:
     """A session with a process; `ended` is called when that writes no more."""
-    return _client(_pipes(child, ended), "auto")
+    return _client(_pipes(child, ended), "auto", asks)
 
 
-def _client(transport: Any, mode: str, known: DiscoverResult | None = None, notes: Any = None) -> Client:
+def _client(
+    transport: Any, mode: str, asks: ElicitationFnT | None, known: DiscoverResult | None = None, notes: Any = None
+) -> Client:
     info = Implementation(name="headrace", version=version("headrace"))
-    return Client(transport, mode=mode, prior_discover=known, cache=None, client_info=info, message_handler=notes)
+    return Client(
+        transport,
+        mode=mode,
+        prior_discover=known,
+        cache=None,
+        client_info=info,
+        message_handler=notes,
+        elicitation_callback=asks,
+    )
 
 
 @asynccontextmanager
@@ -226,25 +245,41 @@ async def tools(client: Client, *, until: str | None = None) -> list[Tool]:
         cursors.add(cursor)
 
 
-async def call(client: Client, name: str, arguments: dict[str, Any], key: str) -> CallToolResult:
+async def call(
+    client: Client, name: str, arguments: dict[str, Any], key: str, answered: Answered | None
+) -> CallToolResult | InputRequiredResult:
     """Call a tool, whose result is not checked by its schema here. Raises: ToolError, errors of the package."""
-    parameters = CallToolRequestParams(name=name, arguments=arguments, _meta={"headrace/idempotencyKey": key})
+    given: InputResponses | None = None
+    state: str | None = None
+    if answered:
+        given = {each: written(answer) for each, answer in answered.answers.items()}
+        state = answered.state or None
+    while True:
+        result = await _called(client, name, arguments, key, given, state)
+        if not isinstance(result, InputRequiredResult) or result.input_requests:
+            return result
+        given, state = None, result.request_state  # it asks for time alone
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _called(
+    client: Client, name: str, arguments: dict[str, Any], key: str, given: InputResponses | None, state: str | None
+) -> CallToolResult | InputRequiredResult:
+    parameters = CallToolRequestParams(
+        name=name,
+        arguments=arguments,
+        input_responses=given,
+        request_state=state,
+        _meta={"headrace/idempotencyKey": key},
+    )
     request = CallToolRequest(params=parameters)
     try:
-        result = await client.session.send_request(request, _RESULT)
+        return await client.session.send_request(request, _RESULT)
     except MCPError as error:
         if error.code != HEADER_MISMATCH:
             raise
-        await tools(client, until=name)  # the session learns which arguments go into headers
-        result = await client.session.send_request(request, _RESULT)
-    if isinstance(result, InputRequiredResult):
-        raise ToolError("unsupported", f"The tool asks for further input, which cannot be given: {_asked(result)}")
-    return result
-
-
-def _asked(result: InputRequiredResult) -> str:
-    asked = [getattr(each.params, "message", None) or each.method for each in (result.input_requests or {}).values()]
-    return "; ".join(asked)[:500] or "it does not say which."
+    await tools(client, until=name)  # the session learns which arguments go into headers
+    return await client.session.send_request(request, _RESULT)
 
 
 def fault(error: BaseException, status: int = 0, *, listing: bool = False, flooded: bool = False) -> ToolError:

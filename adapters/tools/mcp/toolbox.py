@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
@@ -19,9 +19,10 @@ from adapters.tools.credential import Credential, Sent
 from adapters.tools.exchange import Exchange
 from adapters.tools.mcp.processes import Processes
 from adapters.tools.tokens import Renew, Tokens, never
+from domain.tools.question import Answer, Question
 from domain.tools.toolset import Toolset
 from handlers.commands.tools import AuthFields
-from handlers.ports.tools import Invocation, Listing, Result, Toolbox, ToolError
+from handlers.ports.tools import Ask, Invocation, Listing, NeedsAnswers, Result, Toolbox, ToolError, nobody
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -83,28 +84,31 @@ class _Address:
         return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
     async def list(self) -> Listing:
-        return await self._do(_list, "", "", listing=True)
+        return await self._do(_list, None)
 
     async def call(self, invocation: Invocation) -> Result:
-        async def call(client: Client, withheld: Withheld) -> Result:
+        async def call(client: Client, withheld: Withheld) -> Result | NeedsAnswers:
             return await _call(client, invocation, withheld)
 
-        return await self._do(call, invocation.user, invocation.id, listing=False)
+        return _given(await self._do(call, invocation))
 
-    async def _do(self, do: Do[T], user: str, key: str, *, listing: bool) -> T:
+    async def _do(self, do: Do[T], invocation: Invocation | None) -> T:
         """Raises: ToolError."""
+        user, key = (invocation.user, invocation.id) if invocation else ("", "")
+        listing = invocation is None
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s) as limit:
                 await _loaded()
+                ask = _patient(limit, self.timeout_s, invocation.ask if invocation else nobody)
                 sent = await self.tokens.sent(self.credential, user, key)
                 try:
-                    return await self._once(do, sent, key, listing=listing)
+                    return await self._once(do, sent, key, ask, listing=listing)
                 except ToolError as error:
                     if error.code != "unauthorized" or not sent.token:
                         raise
                 # Nothing was done: do it with another token.
                 sent = await self.tokens.sent(self.credential, user, key, refused=sent.token)
-                return await self._once(do, sent, key, listing=listing)
+                return await self._once(do, sent, key, ask, listing=listing)
         except Refused as refused:
             from adapters.tools.mcp import session
 
@@ -112,8 +116,8 @@ class _Address:
         except TimeoutError:
             raise ToolError("timeout", f"The server gave no answer within {self.timeout_s:g} s.") from None
 
-    async def _once(self, do: Do[T], sent: Sent, key: str, *, listing: bool) -> T:
-        from adapters.tools.mcp import session
+    async def _once(self, do: Do[T], sent: Sent, key: str, ask: Ask, *, listing: bool) -> T:
+        from adapters.tools.mcp import questions, session
 
         tenant = self.credential.tenant
         place = tenant, self.url
@@ -124,7 +128,8 @@ class _Address:
             return made
 
         try:
-            http = session.Http(make, sent.address(self.url), self.eras.get(place))
+            asks = questions.callback(ask, sent.withheld)
+            http = session.Http(make, sent.address(self.url), self.eras.get(place), asks)
         except httpx2.InvalidURL:
             raise ToolError("unreachable", "The address is invalid.") from None
         try:
@@ -157,23 +162,26 @@ class _Program:
     server: str = field(default="", init=False)
 
     async def list(self) -> Listing:
-        async with self._client() as client:
+        async with self._client(nobody) as client:
             return await _list(client, Withheld([self.secret]))
 
     async def call(self, invocation: Invocation) -> Result:
-        async with self._client() as client:
-            return await _call(client, invocation, Withheld([self.secret]))
+        async with self._client(invocation.ask) as client:
+            found = await _call(client, invocation, Withheld([self.secret]))
+        return _given(found)
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Client]:
+    async def _client(self, ask: Ask) -> AsyncIterator[Client]:
         """Raises: ToolError."""
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s) as limit:
                 await _loaded()
                 from adapters.tools.mcp import session
 
                 try:
-                    async with self.processes.client(self.tenant, self.name, self.secret) as client:
+                    async with self.processes.client(
+                        self.tenant, self.name, self.secret, _patient(limit, self.timeout_s, ask)
+                    ) as client:
                         yield client
                 except Exception as error:
                     fault = session.fault(error)
@@ -188,11 +196,37 @@ async def _list(client: Client, withheld: Withheld) -> Listing:
     return results.listing(await session.tools(client), withheld)
 
 
-async def _call(client: Client, invocation: Invocation, withheld: Withheld) -> Result:
-    from adapters.tools.mcp import results, session
+async def _call(client: Client, invocation: Invocation, withheld: Withheld) -> Result | NeedsAnswers:
+    from mcp_types import InputRequiredResult
+
+    from adapters.tools.mcp import questions, results, session
 
     name, arguments = invocation.tool["name"], invocation.arguments
-    return results.result(await session.call(client, name, arguments, invocation.id), withheld)
+    found = await session.call(client, name, arguments, invocation.id, invocation.answered)
+    if isinstance(found, InputRequiredResult):
+        return questions.needs(found, withheld)
+    return results.result(found, withheld)
+
+
+def _given(found: Result | NeedsAnswers) -> Result:
+    """Raises: NeedsAnswers, here since a session that it ends would wrap it."""
+    if isinstance(found, NeedsAnswers):
+        raise found
+    return found
+
+
+def _patient(limit: asyncio.Timeout, seconds: float, ask: Ask) -> Ask:
+    """Asks the user outside of a time limit, which begins anew with the answer."""
+
+    async def asked(question: Question) -> Answer:
+        limit.reschedule(None)
+        try:
+            return await ask(question)
+        finally:
+            with suppress(RuntimeError):  # the call was broken off
+                limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    return asked
 
 
 async def _loaded() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
+from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from tests.domain.scenario import NOW, Decision, given, made
 
@@ -123,3 +124,66 @@ def test_is_made_again_by_a_later_attempt_only() -> None:
 def test_ends_also_while_it_waits(end: Decision[ToolCall]) -> None:
     assert given(call(), hold, end).aggregate.ended
     assert given(call(), hold, release, end).aggregate.ended
+
+
+QUESTIONS = [
+    Question(name="size", message="How large?", schema={"properties": {"size": {"type": "integer"}}}),
+    Question(name="taste", message="Which taste?", schema={}),
+]
+
+
+def ask(call: ToolCall) -> None:
+    call.ask(NOW, questions=QUESTIONS, state="state", session=False, seconds=60)
+
+
+def ask_in_session(call: ToolCall) -> None:
+    call.ask(NOW, questions=QUESTIONS[:1], state="", session=True, seconds=60)
+
+
+def answer(call: ToolCall) -> None:
+    call.answer(NOW, action="accept", content={"size": 3})
+
+
+def decline(call: ToolCall) -> None:
+    call.answer(NOW, action="decline", content={})
+
+
+def test_asks_the_user_one_question_after_the_other_and_is_made_again() -> None:
+    asked = given(call()).when(ask).then(ToolCall.Asked, questions=QUESTIONS, until="2026-05-04T12:31:00+00:00")
+    asked.when(complete).nothing()
+    assert asked.aggregate.question == QUESTIONS[0]
+    first = asked.when(answer).then(ToolCall.Answered, action="accept", content={"size": 3}, open=1)
+    assert (first.aggregate.status, first.aggregate.question) == ("held", QUESTIONS[1])
+    last = first.when(decline).then(ToolCall.Answered, action="decline", content={}, open=0)
+    assert (last.aggregate.status, last.aggregate.question) == ("released", None)
+    last.when(begin_again).then(ToolCall.Begun, attempt=2)
+    assert [each["action"] for each in last.aggregate.answers] == ["accept", "decline"]
+
+
+def test_a_session_goes_on_with_the_answer() -> None:
+    answered = given(call(), ask_in_session).when(answer).then(ToolCall.Answered, open=0)
+    answered.when(complete).then(ToolCall.Completed)
+    given(call(), ask_in_session, answer, ask_in_session).when(answer).then(ToolCall.Answered, open=0)
+
+
+def test_a_session_that_waits_is_lost_with_its_worker() -> None:
+    lose: Decision[ToolCall] = lambda call: call.lose(NOW, "It died.")  # noqa: E731
+    given(call(), ask_in_session).when(lose).then(ToolCall.Failed, code="lost")
+    given(call(), ask_in_session).when(begin_again).then(ToolCall.Begun, attempt=2)
+    given(call(), ask).when(lose).nothing()
+    given(call(), ask).when(begin_again).nothing()
+
+
+def test_an_answer_must_keep_to_the_form_and_be_asked_for() -> None:
+    given(call(), ask).when(lambda it: it.answer(NOW, action="accept", content={"size": "x"})).rejects(
+        "invalid", "answer"
+    )
+    given(call(), hold).when(answer).rejects("invalid", "answer")
+    given(call(), hold).when(lambda it: it.answer(NOW, action="cancel", content={})).rejects("invalid", "cancel")
+    given(call()).when(answer).rejects("not_held", "call")
+
+
+def test_a_question_expires() -> None:
+    asked = given(call(), ask)
+    asked.aggregate.expire(NOW + timedelta(seconds=60))
+    assert (asked.aggregate.status, asked.aggregate.code) == ("refused", "expired")

@@ -163,9 +163,9 @@ class Scene(Counter):
         commits = await self.desk.commits("toolset", "box")
         await Refresh(self.desk.repository, self.desk.blobs, self.box)(commits[-1])
 
-    async def decided(self, command: str, call: str) -> None:
+    async def decided(self, command: str, call: str, **fields: Any) -> None:
         """Release or refuse a call, and do what follows in another process."""
-        await self.desk.done(command, tool_call=call)
+        await self.desk.done(command, tool_call=call, **fields)
         await self.decided_by_log(call)
 
     async def decided_by_log(self, call: str) -> None:

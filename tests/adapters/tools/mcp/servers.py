@@ -13,11 +13,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import uvicorn
+from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp_types import (
     BlobResourceContents,
     CallToolResult,
@@ -43,6 +45,18 @@ class Weather(BaseModel):
 
 class Size(BaseModel):
     size: int
+
+
+class Taste(BaseModel):
+    taste: Literal["sweet", "sour"]
+
+
+def how_large(city: str) -> Elicit[Size]:
+    return Elicit(f"How large for {city}?", Size)
+
+
+def which_taste() -> Elicit[Taste]:
+    return Elicit("Which taste?", Taste)
 
 
 def server() -> MCPServer:
@@ -89,6 +103,16 @@ def server() -> MCPServer:
         """Ask for more."""
         answer = await ctx.elicit("How large?", Size)
         return str(answer)
+
+    @made.tool()
+    async def order(
+        city: str,
+        size: Annotated[Size, Resolve(how_large)],
+        taste: Annotated[ElicitationResult[Taste], Resolve(which_taste)],
+    ) -> str:
+        """Order a cake, once both questions are answered."""
+        taste_of = taste.data.taste if isinstance(taste, AcceptedElicitation) else taste.action
+        return f"{city}: {size.size}, {taste_of}"
 
     @made.tool()
     async def slow(seconds: float, ctx: Context) -> str:
@@ -211,7 +235,33 @@ def _answer(request: dict[str, Any], given: Any) -> bytes:
     return head.encode() + body
 
 
+def asks_over_pipes() -> None:
+    """Speak the first revision, whose only tool asks the user, and returns the answer."""
+    for line in sys.stdin:
+        match json.loads(line):
+            case {"method": "initialize", "id": id}:
+                info = {"name": "old", "version": "1"}
+                result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info}
+                _write({"id": id, "result": result})
+            case {"method": "tools/call", "id": id}:
+                schema = {"type": "object", "properties": {"size": {"type": "integer"}}}
+                params = {"message": "How large?", "requestedSchema": schema}
+                _write({"id": f"of-{id}", "method": "elicitation/create", "params": params})
+            case {"id": str(of), **answer}:
+                text = json.dumps(answer.get("result") or answer.get("error"))
+                _write({"id": int(of.removeprefix("of-")), "result": {"content": [{"type": "text", "text": text}]}})
+            case {"id": id}:
+                _write({"id": id, "error": {"code": -32601, "message": "Method not found"}})
+
+
+def _write(message: dict[str, Any]) -> None:
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)  # noqa: T201
+
+
 if __name__ == "__main__":
+    if "asks" in sys.argv:
+        asks_over_pipes()
+        sys.exit()
     if "loud" in sys.argv:
         print("This line is no message.", flush=True)  # noqa: T201
     if "silent" in sys.argv:

@@ -20,6 +20,7 @@ from adapters.tools.mcp import processes as running
 from adapters.tools.mcp import session
 from adapters.tools.mcp.processes import Processes
 from adapters.tools.mcp.programs import Program, read
+from domain.tools.question import Answer, Question
 from handlers.ports.tools import Toolbox
 from tests.adapters.tools.mcp import servers
 from tests.adapters.tools.mcp.test_toolbox import boxes, call, failed, toolset, unlisted
@@ -111,6 +112,23 @@ async def test_a_result_without_end_ends_the_process(sandbox: Sandbox, monkeypat
         assert (await environment(station, "TMPDIR"))["value"] == "/nowhere"
         assert (await failed(station, "echo_secret", length=2**21))[0] == "too_large"
         assert (await environment(station, "TMPDIR"))["calls"] == 1
+
+
+async def test_a_program_asks_the_user_of_the_only_call(sandbox: Sandbox) -> None:
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def ask(question: Question) -> Answer:
+        waits.set()
+        await goes_on.wait()
+        return Answer(action="accept", content={"size": 4})
+
+    async with open_processes(sandbox, station=program("asks")) as processes:
+        station = box(processes, "station")
+        first = asyncio.create_task(call(station, "order", ask=ask))
+        await waits.wait()
+        assert "Elicitation" not in (await call(station, "order", ask=ask)).text
+        goes_on.set()
+        assert json.loads((await first).text) == {"action": "accept", "content": {"size": 4}}
 
 
 async def test_a_cancelled_call_leaves_the_others(sandbox: Sandbox) -> None:

@@ -22,9 +22,10 @@ from adapters.egress.client import Egress
 from adapters.tools.mcp import session
 from adapters.tools.mcp.processes import Processes
 from adapters.tools.mcp.toolbox import McpToolboxes
+from domain.tools.question import Answer, Question
 from domain.tools.toolset import Toolset
 from handlers.commands.tools import AuthFields
-from handlers.ports.tools import Invocation, Result, Toolbox, ToolError
+from handlers.ports.tools import Answered, Ask, Invocation, NeedsAnswers, Result, Toolbox, ToolError, nobody
 from tests.adapters.tools.mcp.servers import PNG, Recording, raw, serving
 from tests.adapters.tools.mcp.servers import server as weather_station
 
@@ -48,10 +49,20 @@ def toolset(
     return cast("Toolset", SimpleNamespace(id="box", settings=settings, secret=sealed, timeout_s=timeout_s))
 
 
-async def call(box: Toolbox, name: str, /, *, user: str = "ann", **arguments: Any) -> Result:
+async def call(
+    box: Toolbox,
+    name: str,
+    /,
+    *,
+    user: str = "ann",
+    answered: Answered | None = None,
+    ask: Ask = nobody,
+    **arguments: Any,
+) -> Result:
     cause = SimpleNamespace(metadata=SimpleNamespace(tenant="acme"))
     tool: Any = {"name": name}
-    return await box.call(Invocation("call-1", cast("Any", cause), tool, arguments, cast("Any", {}), "", user))
+    about = "call-1", cast("Any", cause), tool, arguments, cast("Any", {}), "", user
+    return await box.call(Invocation(*about, answered, ask))
 
 
 async def failed(box: Toolbox, name: str, /, **arguments: Any) -> tuple[str, str]:
@@ -138,21 +149,91 @@ def new(request: dict[str, Any], result: Any = None) -> Any:
     return 405
 
 
-async def test_a_tool_that_asks_for_more_has_failed() -> None:
-    schema = {"type": "object", "properties": {"size": {"type": "integer"}}}
-    form = {"mode": "form", "message": "How large?", "requestedSchema": schema}
-    asks = {
-        "resultType": "input_required",
-        "inputRequests": {"size": {"method": "elicitation/create", "params": form}},
-        "requestState": "state",
-    }
-    async with raw(lambda request: new(request, asks)) as (port, got):
-        box = boxes(port)("acme", toolset(f"http://127.0.0.1:{port}/"))
-        assert await failed(box, "add") == (
-            "unsupported",
-            "The tool asks for further input, which cannot be given: How large?",
-        )
-    assert [request["method"] for request in got] == ["server/discover", "tools/call"]
+def says(action: str, **content: Any) -> Answer:
+    return Answer(action=action, content=content)
+
+
+async def test_a_server_asks_the_user_and_goes_on_with_the_answers() -> None:
+    async with station() as (box, _):
+        with pytest.raises(NeedsAnswers) as raised:
+            await call(box, "order", city="Rome")
+        size, taste = raised.value.questions
+        assert [size["message"], taste["message"]] == ["How large for Rome?", "Which taste?"]
+        assert size["schema"]["properties"]["size"]["type"] == "integer"
+        answers = {size["name"]: says("accept", size=3), taste["name"]: says("accept", taste="sour")}
+        again = Answered(answers, raised.value.state)
+        assert (await call(box, "order", city="Rome", answered=again)).text == "Rome: 3, sour"
+        again = Answered({**answers, taste["name"]: says("decline")}, raised.value.state)
+        assert (await call(box, "order", city="Rome", answered=again)).text == "Rome: 3, decline"
+        again = Answered({**answers, size["name"]: says("cancel")}, raised.value.state)
+        with pytest.raises(ToolError, match="was cancel"):
+            await call(box, "order", city="Rome", answered=again)
+
+
+async def test_an_older_server_waits_in_its_session_which_has_no_time_limit_meanwhile() -> None:
+    asked: list[Question] = []
+
+    async def ask(question: Question) -> Answer:
+        asked.append(question)
+        await asyncio.sleep(2.0)
+        return says("accept", size=4)
+
+    async with serving(Recording(weather_station().sse_app())) as port:
+        box = boxes(port)("acme", toolset(f"http://127.0.0.1:{port}/sse", timeout_s=1.5))
+        await box.list()
+        assert (await call(box, "ask", ask=ask)).text == "action='accept' data=Size(size=4)"
+        assert (await call(box, "ask")).text == "action='cancel'"
+    assert [(each["name"], each["message"]) for each in asked] == [("", "How large?")]
+
+
+def form(**schema: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {}, **schema}
+    return {"mode": "form", "message": f"For {SECRET}?", "requestedSchema": schema}
+
+
+def elicits(**params: Any) -> dict[str, Any]:
+    return {"method": "elicitation/create", "params": params}
+
+
+NESTED, LARGE = form(properties={"a": {"type": "object"}}), form(title="x" * 20_000)
+LONG = form(properties={str(number): {"type": "string"} for number in range(51)})
+
+
+@pytest.mark.parametrize(
+    ("requests", "code"),
+    [
+        ({"a": elicits(**NESTED)}, "unsupported"),
+        ({"a": elicits(**LONG)}, "unsupported"),
+        ({"a": elicits(mode="url", message="Go", url="https://a.example")}, "unsupported"),
+        ({"a": {"method": "roots/list"}}, "unsupported"),
+        ({"a": elicits(**LARGE)}, "too_large"),
+        ({str(number): elicits(**form()) for number in range(11)}, "too_large"),
+    ],
+)
+async def test_what_is_no_form_is_not_asked(requests: dict[str, Any], code: str) -> None:
+    asks = {"resultType": "input_required", "inputRequests": requests, "requestState": "state"}
+    async with raw(lambda request: new(request, asks)) as (port, _):
+        box = boxes(port)("acme", toolset(f"http://127.0.0.1:{port}/", SECRET, type="bearer"))
+        found, reason = await failed(box, "add")
+    assert (found, SECRET in reason) == (code, False)
+
+
+async def test_a_question_withholds_the_secret_and_time_may_be_asked_for() -> None:
+    field = {"type": "string", "title": SECRET}
+    params = form(properties={"a": field})
+    later = {"resultType": "input_required", "requestState": "later"}
+    asks = {"resultType": "input_required", "inputRequests": {"a": elicits(**params)}}
+
+    def answer(request: dict[str, Any]) -> Any:
+        return new(request, asks if (request.get("params") or {}).get("requestState") == "later" else later)
+
+    async with raw(answer) as (port, got):
+        box = boxes(port)("acme", toolset(f"http://127.0.0.1:{port}/", SECRET, type="bearer"))
+        with pytest.raises(NeedsAnswers) as raised:
+            await call(box, "add")
+    [question] = raised.value.questions
+    assert (question["message"], question["schema"]["properties"]["a"]["title"]) == ("For ***?", "***")
+    assert [request["method"] for request in got] == ["server/discover", "tools/call", "tools/call"]
 
 
 async def test_time_is_limited() -> None:
