@@ -26,6 +26,7 @@ MEASURES = (
         "agent",
         "route",
         "plugin",
+        "code",
         "fairness",
         "connects",
         "search",

@@ -58,6 +58,7 @@ GROUPS = (
     "agent",
     "route",
     "plugin",
+    "code",
     "fairness",
     "connects",
     "search",
@@ -128,6 +129,8 @@ rounds; the ratio is the figure as a multiple of the limit.
 - **plugin**: time that a filter of a plugin adds to a call of a model before it is recorded, with a prompt of two
   messages and 1,700 characters, one of which it changes: the round trip to its contained process and back, and the new
   request. `none`: the time to find out that there is no plugin. A monitor is not on the way of a call.
+- **code**: a call of [code](code.md) of some ten lines, from the inputs to the result, in a process that waits for it:
+  Python, JavaScript, and a template. `first`: the first call of a tenant, which takes a process that has served none.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without

@@ -70,6 +70,10 @@ NAMES = {
         for part in ("", ".quota")
     ],
     "plugin": ["plugin.none.p50", "plugin.p50", "plugin.p95"],
+    "code": [
+        *(f"code.{language}.p{percent}" for language in ("python3", "javascript", "jinja2") for percent in (50, 95)),
+        "code.first.p50",
+    ],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [
