@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -13,12 +14,18 @@ from typing import Any, NamedTuple, NoReturn
 
 from adapters.code.ending import FAULT, READ, VALUE
 from adapters.code.fault import Fault
+from adapters.sandbox.serve import REQUEST
 
 Run = Callable[[str, str], str]
 """Runs code with inputs as JSON; the result is JSON. Raises: Fault, MemoryError."""
 
+WITHOUT = 64
+"""The status of a process that no request came to."""
+
 _RESULT = 3
 """The descriptor of the result; the code may close it, or write to it: what it says is its own result."""
+
+_PRCTL, _SET_PARENT_DEATH_SIGNAL = ctypes.CDLL(None).prctl, 1
 
 _NO_MEMORY = FAULT + b'["memory", "The code takes more memory than it may.", null]'
 
@@ -31,26 +38,38 @@ class Call(NamedTuple):
     restrict: Callable[[], None]
     nothing: int
 
-    def make(self, head_size: int, size: int, says: int, results: int) -> NoReturn:
-        """Read the rest of a request, give up what is left to give up, run the code, write the result, and end."""
+    def make(self, says: int, results: int) -> NoReturn:
+        """Wait for a request, give up what is left to give up, run the code, write the result, and end.
+
+        What can be done before is done before. The status is WITHOUT where there is no request any more.
+        """
+        status = WITHOUT
         try:
-            head: dict[str, Any] = json.loads(received(head_size))
-            inputs = received(size).decode()
-            os.write(results, READ)
-            os.dup2(self.nothing, 0)
-            os.dup2(says, 1)
-            os.dup2(says, 2)
-            os.dup2(results, _RESULT)  # the last: it may be the number of `nothing`
-            os.closerange(_RESULT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-            _limit(head)
+            _PRCTL(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             self.restrict()
-            send(_RESULT, _outcome(self.run, head, inputs))
+            if sizes := _received(REQUEST.size):
+                status = 0
+                head_size, size = REQUEST.unpack(sizes)
+                head: dict[str, Any] = json.loads(_received(head_size))
+                inputs = _received(size).decode()
+                os.write(results, READ)
+                self._leave(says, results)
+                _limit(head)
+                send(_RESULT, _outcome(self.run, head, inputs))
         finally:
-            os._exit(0)
+            os._exit(status)
+
+    def _leave(self, says: int, results: int) -> None:
+        """Close all descriptors but those of the code."""
+        os.dup2(self.nothing, 0)
+        os.dup2(says, 1)
+        os.dup2(says, 2)
+        os.dup2(results, _RESULT)  # the last: it may be the number of `nothing`
+        os.closerange(_RESULT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _limit(head: dict[str, Any]) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, head["seconds"])
     resource.setrlimit(resource.RLIMIT_CPU, (head["cpu_s"], head["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (head["memory"], head["memory"]))
@@ -79,7 +98,7 @@ def _told(fault: Fault) -> bytes:
     return FAULT + told.encode(errors="replace")
 
 
-def received(size: int) -> bytearray:
+def _received(size: int) -> bytearray:
     """As many bytes of standard input; fewer where it ends."""
     data, done = bytearray(size), 0
     with memoryview(data) as view:

@@ -1,9 +1,9 @@
 """The contained process that runs code, each call in a process of its own, which it forks.
 
 Its arguments are LANGUAGE, the most bytes of an output, and folders of packages. It speaks the protocol of
-`adapters.sandbox.serve`, and reads only the sizes of a request: the forked process reads the rest, and what that writes
-passes through memory that is given back. So no call finds anything of another in its copy of this process. A call that
-leaves a file is the last one of its process.
+`adapters.sandbox.serve`, but does not read requests: the forked process does, which waits for its request, and what it
+writes passes through memory that is given back. So no call finds anything of another in its copy of this process. A
+call that leaves a file is the last one of its process.
 
 The head of a request is `{"seconds", "cpu_s", "memory", "output", "code"}`, its data are the inputs as JSON. A reply is
 ENDING, what was printed, and then: nothing, or READ and VALUE with JSON, or READ and FAULT with `[kind, reason, line]`.
@@ -19,10 +19,10 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-from adapters.code.call import Call, received, send
+from adapters.code.call import WITHOUT, Call, send
 from adapters.code.ending import ENDING, READ, VALUE
 from adapters.sandbox import seccomp
-from adapters.sandbox.serve import READY, REPLY, REQUEST
+from adapters.sandbox.serve import READY, REPLY
 from handlers.ports.code import PRINTED
 
 _SCRAP = 2**16
@@ -33,14 +33,15 @@ def main() -> None:
     language, most, packages = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     runs = import_module(f"adapters.code.{language}")
     runs.prepare(packages)
-    call = Call(runs.run, seccomp.prepared(0, forks=False), os.open(os.devnull, os.O_RDWR))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    call = Call(runs.run, seccomp.prepared(0, forks=False), nothing)
     gc.collect()
     gc.freeze()
     os.write(1, READY)
     folder = os.environ["TMPDIR"]
-    files, good = _files(folder), True
-    while good and len(sizes := received(REQUEST.size)) == REQUEST.size:
-        good = _answer(call, sizes, most) and _files(folder) == files
+    files = _files(folder)
+    while _answer(call, most) and _files(folder) == files:
+        pass
 
 
 def _files(folder: str) -> int:
@@ -52,22 +53,23 @@ def _files(folder: str) -> int:
     return system.f_files - system.f_ffree
 
 
-def _answer(call: Call, sizes: bytearray, most: int) -> bool:
-    """Answer a request; False if it was not read whole."""
+def _answer(call: Call, most: int) -> bool:
+    """Answer a request, by a process that is there before it; False if there is none, or it was not read whole."""
     said, says = os.pipe()
     result, results = os.pipe()
     pid = os.fork()
     if pid == 0:
-        head_size, size = REQUEST.unpack(sizes)
-        call.make(head_size, size, says, results)
+        call.make(says, results)
     os.close(says)
     os.close(results)
     length = PRINTED + _SCRAP + most + len(READ + VALUE) + 1
     with mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory, memoryview(memory) as room:
         printed, written, too_much = _gather(said, result, room, most)
-        _, status, usage = os.wait4(pid, 0)
+        _, ended, usage = os.wait4(pid, 0)
+        if (status := os.waitstatus_to_exitcode(ended)) == WITHOUT and not written:
+            return False
         cpu_ms = round(1000 * (usage.ru_utime + usage.ru_stime))
-        head = ENDING.pack(os.waitstatus_to_exitcode(status), cpu_ms, too_much, printed)
+        head = ENDING.pack(status, cpu_ms, too_much, printed)
         send(1, REPLY.pack(len(head) + printed + written) + head)
         with room[:printed] as part:
             send(1, part)
