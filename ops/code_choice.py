@@ -1,4 +1,4 @@
-"""What runs code of strangers, by the settings."""
+"""Runs code of strangers as the settings say."""
 
 from __future__ import annotations
 

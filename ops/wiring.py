@@ -86,7 +86,7 @@ class Wiring:
     """The sandbox of the role's processes, if it has any."""
 
     coding: ContainedCode | None = None
-    """What runs code of strangers, if the role runs any."""
+    """The adapter that runs code of strangers, if the role runs any."""
 
     def __init__(self, settings: Settings, name: str, *, guest: bool = False, within_s: float | None = None) -> None:
         """For a guest, which may have no streams in its account, the connection alone is there, and nothing is made.
@@ -198,7 +198,10 @@ class Wiring:
         return self.contained.sandbox
 
     async def code(self) -> ContainedCode:
-        """What runs code of strangers. Imported late: few roles run any. Raises: NoSandbox, InvalidSetting."""
+        """Opens the adapter that runs code of strangers, once. Imported late: few roles run any.
+
+        Raises: NoSandbox, InvalidSetting.
+        """
         async with self._opening:
             if self.coding is None:
                 from ops.code_choice import open_code

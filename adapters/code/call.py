@@ -31,7 +31,7 @@ _NO_MEMORY = FAULT + b'["memory", "The code takes more memory than it may.", nul
 
 
 class Call(NamedTuple):
-    """What calls have in common: `restrict` takes the right to start processes, `nothing` is a descriptor of
+    """The parts that calls have in common: `restrict` takes the right to start processes, `nothing` is a descriptor of
     `/dev/null`."""
 
     run: Run
@@ -84,18 +84,18 @@ def _outcome(run: Run, head: dict[str, Any], inputs: str) -> bytes:
     except MemoryError:
         return _NO_MEMORY
     except UnicodeEncodeError:
-        return _told(Fault("not_json", "The result has half a surrogate pair, which is no text."))
+        return _stated(Fault("not_json", "The result has half a surrogate pair, which is no text."))
     except Fault as fault:
-        return _told(fault)
+        return _stated(fault)
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
 
 
-def _told(fault: Fault) -> bytes:
-    told = json.dumps([fault.kind, fault.reason, fault.line], ensure_ascii=False)
-    return FAULT + told.encode(errors="replace")
+def _stated(fault: Fault) -> bytes:
+    text = json.dumps([fault.kind, fault.reason, fault.line], ensure_ascii=False)
+    return FAULT + text.encode(errors="replace")
 
 
 def _received(size: int) -> bytearray:

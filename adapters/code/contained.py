@@ -53,13 +53,13 @@ _TRIALS: Mapping[Language, tuple[str, Any]] = {
 }
 """Code that shows that a language works, and its result; Python must not start processes."""
 
-_Told = Literal["raised", "not_json", "memory", "output_too_large"]
+_Stated = Literal["raised", "not_json", "memory", "output_too_large"]
 
-_FAULT = TypeAdapter[tuple[_Told, str, int | None]](tuple[_Told, str, int | None])
+_FAULT = TypeAdapter[tuple[_Stated, str, int | None]](tuple[_Stated, str, int | None])
 
 
 class Allowance(NamedTuple):
-    """What code may use: limits of a call, bytes of its folder, threads, calls of a tenant at once, and packages."""
+    """Resources of code: limits of a call, bytes of its folder, threads, calls of a tenant at once, and packages."""
 
     call: CallLimits = CallLimits()
     scratch: int = 16 * 2**20
@@ -125,7 +125,7 @@ class ContainedCode:
         return "" if value == expected else "code can start processes"
 
     async def report(self) -> dict[str, dict[str, str]]:
-        """What runs each language, as `adapter`, or why nothing does, as `because`."""
+        """The `adapter` of each language, or the reason why there is none, as `because`."""
 
         async def one(language: Language) -> dict[str, str]:
             try:

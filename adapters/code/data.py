@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 DEEPEST, DIGITS, VALUES = 64, 1000, 1_000_000
 """Maximum levels of lists and objects, digits of a number, and values in all."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (DIGITS + 1))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")

@@ -64,7 +64,7 @@ class Code(Protocol):
     """Runs code where it reaches nothing, and leaves nothing behind."""
 
     async def adapter(self, language: Language) -> str:
-        """What runs this language here, for the record; found out by running some.
+        """The name of what runs this language here, for the record; found out by running some.
 
         Raises: CodeError `sandbox_unavailable`, with the reason.
         """

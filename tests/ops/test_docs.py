@@ -179,7 +179,7 @@ def test_every_command_that_a_text_names_exists() -> None:
 
 def codes() -> Iterator[str]:
     """Every code of a rejection, failure or error in the sources."""
-    raised = {"Rejection", "ModelError", "ToolError", "Unreadable", "Refused", "Fault"}
+    raised = {"Rejection", "ModelError", "ToolError", "Unreadable", "Refused", "Fault", "CodeError"}
     for file in (path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call):
