@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -26,11 +27,16 @@ _OURS = ("adapters", "domain", "handlers")
 
 
 def prepare(packages: Sequence[str]) -> None:
-    """Load what code often imports, and leave it nothing else but the standard library and these folders."""
+    """Load what code often imports, and leave it nothing else but the standard library and these folders.
+
+    Raises: OSError.
+    """
     installed = "site-packages", "dist-packages"
     sys.path[:] = [*(path for path in sys.path if not path.endswith(installed)), *packages]
     sys.meta_path[:] = [each for each in sys.meta_path if each in (BuiltinImporter, FrozenImporter, PathFinder)]
     sys.argv[:] = [FILE]
+    for folder in packages:
+        os.listdir(folder)  # else a folder that others cannot read looks like one without packages
     for name in COMMON:
         import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in _OURS]:
