@@ -253,7 +253,7 @@ async def _code(client: Client, contained: dict[str, Any]) -> Finding:
     found = await answers(client, "answer", CODE_S, ABOUT_CODE)
     if found is None:
         return Finding("code", False, f"no worker has said within {CODE_S:.0f} s what runs it", "ask again")
-    by = ", ".join(f"{language} by {each['adapter']}" for language, each in found.items() if "adapter" in each)
+    by = "; ".join(f"{language} by {each['adapter']}" for language, each in found.items() if "adapter" in each)
     if missing := [each["because"] for each in found.values() if "because" in each]:
         return Finding("code", False, f"{by or 'nothing runs it'}; {' '.join(missing)}", "see docs/code.md")
     return Finding("code", True, by, f"{contained['because']}: docs/sandbox.md" if contained.get("because") else "")
