@@ -1,4 +1,4 @@
-"""What runs code: what it is given, and what it says where nothing can."""
+"""The adapter that runs code: the things that it is given, and its reasons where nothing can run."""
 
 from __future__ import annotations
 
