@@ -59,6 +59,7 @@ class LiveFrame(BaseModel):
         "retrieved",
         "thought",
         "tool",
+        "question",
         "observation",
         "held",
         "token",
@@ -76,15 +77,16 @@ class LiveFrame(BaseModel):
     text: str | None = Field(
         None,
         description="token: the text to append, of one or more tokens; transcribed, thought: the whole text; "
-        "observation: the result of a call of a tool",
+        "observation: the result of a call of a tool; question: what the server of a tool asks",
     )
     attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
-    round: int | None = Field(None, description="thought, tool, observation: round of the agent, from 1")
+    round: int | None = Field(None, description="thought, tool, question, observation: round of the agent, from 1")
     fault: str | None = Field(None, description="thought: why it keeps to no form; left out where it does")
-    name: str | None = Field(None, description="tool, observation: name of the tool")
+    name: str | None = Field(None, description="tool, question, observation: name of the tool")
     arguments: str | None = Field(None, description="tool: arguments, as the model wrote them")
     id: str | None = Field(None, description="tool: id of the call, as the model knows it")
-    call: str | None = Field(None, description="observation: tool call")
+    call: str | None = Field(None, description="question, observation: tool call")
+    form: dict[str, Any] | None = Field(None, description="question: JSON Schema of the answer")
     status: str | None = Field(None, description="observation: state of the tool call")
     calls: list[str] | None = Field(None, description="held: tool calls that wait for a person")
     answer: str | None = Field(

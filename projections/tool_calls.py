@@ -43,10 +43,21 @@ tool_calls = ReadModel(
     required("arguments", Text, "Arguments, as text of a JSON object; as the model wrote them, if they are invalid."),
     required("result", Text, "Result as the model was given it; empty before, and without one."),
     required("parts", JSONB, "Other parts of the result: json, file, image, link, citation."),
-    optional("held_why", Text, "Why it waited for a person: approval or changed; null where it did not."),
-    optional("held_until", Time, "When it is refused unless it was released; null where it did not wait."),
-    optional("decided_by", Text, "Actor who released or refused it; null for none."),
-    optional("decided_at", Time, "When it was released or refused; null likewise."),
+    optional(
+        "held_why",
+        Text,
+        "Why it waited for a person last: approval, changed, or question, which its server asks; null where it did "
+        "not.",
+    ),
+    optional("held_until", Time, "When it is refused unless it was decided; null where it did not wait."),
+    required(
+        "questions",
+        JSONB,
+        "What its server asked last: name, message, form (a JSON Schema), and the answer: action (null before) and "
+        "content.",
+    ),
+    optional("decided_by", Text, "Actor who released, refused or answered it; null for none."),
+    optional("decided_at", Time, "When it was released, refused or answered; null likewise."),
     optional("error_code", Text, "Error code; null on success. `lost`: it is unknown whether it did something."),
     optional("error", Text, "Error message; null on success."),
     optional("duration_ms", Double, "Milliseconds to the end; null when it is not known."),
@@ -63,7 +74,9 @@ tool_calls.looked_up("correlation_id")
 tool_calls.sorted_by("created_at", "created_at")
 tool_calls.sorted_by("held", "id", within=(), postgresql_where=text("status = 'held'"))
 tool_calls.sorted_by("open", "id", within=(), postgresql_where=text("status = 'requested'"))
-tool_calls.sets(EndUser.Erased, {"arguments": "", "result": "", "parts": [], "error": None}, column="person_id")
+tool_calls.sets(
+    EndUser.Erased, {"arguments": "", "result": "", "parts": [], "questions": [], "error": None}, column="person_id"
+)
 
 
 @tool_calls.makes(ToolCall.Requested, new=originator)
@@ -91,6 +104,7 @@ def requested(event: ToolCall.Requested, message: Recorded) -> Row:
         "arguments": event.arguments,
         "result": "",
         "parts": [],
+        "questions": [],
         "correlation_id": message.metadata.correlation,
         "traceparent": message.metadata.traceparent,
         "person_id": message.metadata.person,
@@ -100,6 +114,23 @@ def requested(event: ToolCall.Requested, message: Recorded) -> Row:
 @tool_calls.changes(ToolCall.Held)
 def held(row: Row, event: ToolCall.Held, message: Recorded) -> Row:
     return {"status": "held", "runs": 0, "held_why": event.why, "held_until": datetime.fromisoformat(event.until)}
+
+
+@tool_calls.changes(ToolCall.Asked)
+def asked(row: Row, event: ToolCall.Asked, message: Recorded) -> Row:
+    questions = [{**question, "action": None, "content": {}} for question in event.questions]
+    until = datetime.fromisoformat(event.until)
+    return {"status": "held", "held_why": "question", "held_until": until, "questions": questions}
+
+
+@tool_calls.changes(ToolCall.Answered)
+def answered(row: Row, event: ToolCall.Answered, message: Recorded) -> Row:
+    questions = list(row["questions"])
+    if (place := len(questions) - event.open) > 0:  # there are none once the person is erased
+        questions[place - 1] = {**questions[place - 1], "action": event.action, "content": event.content}
+    status = "held" if event.open else "requested" if event.session else "released"
+    decided = {"decided_by": message.metadata.actor, "decided_at": event.timestamp}
+    return {"status": status, "questions": questions, **decided}
 
 
 @tool_calls.changes(ToolCall.Released)

@@ -37,7 +37,7 @@ Outcome = dict[str, Any]
 Frame = dict[str, Any]
 """A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; after
 `restarted` the answer begins again, and `replaced` withdraws what was shown. Steps of an agent are `thought`, `tool`,
-`observation` and `held`."""
+`question`, `observation` and `held`."""
 
 LAST_FRAMES = ("answered", "failed", "stopped")
 LAST_OF_AUDIO = ("transcribed", "spoken", "failed")

@@ -15,7 +15,7 @@ class Question(TypedDict):
 
     name: Annotated[str, "Name that the server knows the question by; empty for none."]
     message: Annotated[str, "Question, for people."]
-    schema: Annotated[
+    form: Annotated[
         dict[str, Any], "JSON Schema of the answer: an object whose fields are texts, numbers, booleans or choices."
     ]
 

@@ -122,11 +122,12 @@ class ToolCall(Aggregate):
         action: Annotated[str, "`accept`, `decline`, or `cancel`: neither of the two."]
         content: Annotated[dict[str, Any], "Fields of the form; empty unless it was accepted."]
         open: Annotated[int, "Number of questions that are still open; with none, the call goes on."]
+        session: Annotated[bool, "True if the server waits in its session."]
 
         def apply(self, call: ToolCall) -> None:
             call.answers.append(Answer(action=self.action, content=self.content))
             if not self.open:
-                call.status = "requested" if call.session else "released"
+                call.status = "requested" if self.session else "released"
 
     class Released(Event):
         """A person released the call: it may be made."""
@@ -244,10 +245,10 @@ class ToolCall(Aggregate):
         if (question := self.question) is None:
             field = "answer" if action == "accept" else action
             raise Rejection("invalid", "The call asks nothing: release or refuse it as it is.", field)
-        if action == "accept" and (why := fault(question["schema"], content)):
+        if action == "accept" and (why := fault(question["form"], content)):
             raise Rejection("invalid", why, "answer")
         rest = len(self.questions) - len(self.answers) - 1
-        self.record(self.Answered, at, action=action, content=content, open=rest)
+        self.record(self.Answered, at, action=action, content=content, open=rest, session=self.session)
 
     def release(self, at: datetime) -> None:
         self._must_wait()

@@ -71,8 +71,8 @@ Ask = Callable[[Question], Awaitable[Answer]]
 """Ask the user, while the session with a server waits. Raises: ToolError when there is no answer."""
 
 
-async def nobody(question: Question) -> Answer:
-    raise ToolError("unsupported", f"There is nobody to ask: {question['message'][:500]}")
+async def no_user(question: Question) -> Answer:
+    raise ToolError("unsupported", f"No user can be asked: {question['message'][:500]}")
 
 
 class Invocation(NamedTuple):
@@ -90,7 +90,7 @@ class Invocation(NamedTuple):
     at: str
     user: str
     answered: Answered | None = None
-    ask: Ask = nobody
+    ask: Ask = no_user
 
     @property
     def tenant(self) -> str:

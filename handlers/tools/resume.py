@@ -20,7 +20,7 @@ class Resume:
         tenant, id = commit.subject.tenant, commit.subject.id
         call = await self.repository.get(ToolCall, tenant, id)
         first = await self.repository.first(ToolCall, tenant, id)
-        if call is None or first is None:
+        if call is None or first is None or call.status == "held":  # another question is open
             return
         at = datetime.now(UTC)
 

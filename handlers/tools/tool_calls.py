@@ -340,7 +340,7 @@ class ToolCalls:
         known = await self._change(task, id, f"ask:{number}", ask)
         for each in questions if known.status == "held" else ():
             shown = {"round": task.round, "call": id, "name": known.name}
-            await task.show({"type": "question", **shown, "text": each["message"], "schema": each["schema"]})
+            await task.show({"type": "question", **shown, "text": each["message"], "form": each["form"]})
         return known
 
     async def _asked(self, task: Task, id: str, question: Question, number: int) -> Answer:

@@ -239,7 +239,9 @@ WORKS: dict[str, Work] = {
         calls="message",
         watched=True,
     ),
-    "resume": Work(ToolCall, (ToolCall.Released, ToolCall.Refused), role="answer", slots=64, share=8),
+    "resume": Work(
+        ToolCall, (ToolCall.Released, ToolCall.Refused, ToolCall.Answered), role="answer", slots=64, share=8
+    ),
     "refresh": Work(Toolset, (Toolset.RefreshRequested,), role="answer", slots=16, share=4, tries=1, pending=REFRESH),
     "name": Work(
         Conversation, (Conversation.NamingRequested,), role="answer", slots=64, share=8, tries=1, calls="message"

@@ -549,6 +549,9 @@ class AnswerPrinter:
                 show(Text(clean(f"→ {frame['name']} {frame['arguments']}"), "dim"))
             case "observation":
                 show(Text(clean(f"  {frame['status']}: {excerpt(frame['text'], SHOWN)}"), "dim"))
+            case "question":
+                show(Text(clean(f"  {frame['name']} asks: {frame['text']}"), "yellow"))
+                show(Text(clean(f"  Answer by tool_call.release or tool_call.refuse of {frame['call']}."), "yellow"))
             case "held":
                 calls = ", ".join(frame["calls"])
                 show(Text(clean(f"It waits for tool_call.release or tool_call.refuse of {calls}."), "yellow"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
 
@@ -195,28 +196,66 @@ def calls(
     if as_json:
         terminal.show_listing(found, [], as_json)
         return
-    columns = ["id", "toolset", "tool", "status", "arguments", "error_code", "created_at"]
-    shown = [{**each, "arguments": each["arguments"][:SHOWN]} for each in found]
+    columns = ["id", "toolset", "tool", "status", "arguments", "question", "error_code", "created_at"]
+    shown = [{**each, "arguments": each["arguments"][:SHOWN], "question": _question(each)} for each in found]
     terminal.show_listing(shown, columns, as_json)
 
 
-@toolset.command(epilog="Example: [bold]headrace toolset release CALL[/]")
-def release(call: Call, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
-    """Release a call that waits for a person: it is made."""
-    _send("tool_call.release", {"tool_call": call}, wait, tenant, home, as_json)
-
-
-@toolset.command(epilog='Example: [bold]headrace toolset refuse CALL --reason "Not on a Sunday."[/]')
-def refuse(
+@toolset.command(
+    epilog="Examples: [bold]headrace toolset release CALL[/] · "
+    "[bold]headrace toolset release CALL --answer '{\"size\": 3}'[/]"
+)
+def release(
     call: Call,
-    reason: Annotated[str, typer.Option(help="Reason, which the model reads.")] = "",
+    answer: Annotated[
+        str | None, typer.Option(help="Fields of the form, as a JSON object, where the server of the tool asks.")
+    ] = None,
     wait: Wait = 10.0,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Refuse a call that waits for a person."""
-    _send("tool_call.refuse", {"tool_call": call, "reason": reason}, wait, tenant, home, as_json)
+    """Release a call that waits for a person, or answer what its server asks."""
+    given = {} if answer is None else {"answer": _object(answer)}
+    _send("tool_call.release", {"tool_call": call, **given}, wait, tenant, home, as_json)
+
+
+@toolset.command(
+    epilog='Examples: [bold]headrace toolset refuse CALL --reason "Not on a Sunday."[/] · '
+    "[bold]headrace toolset refuse CALL --cancel[/]"
+)
+def refuse(
+    call: Call,
+    reason: Annotated[str, typer.Option(help="Reason, which the model reads.")] = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Neither answer nor decline what the server asks.")] = False,
+    wait: Wait = 10.0,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse a call that waits for a person, or decline what its server asks."""
+    fields = {"tool_call": call, "reason": reason, "cancel": cancel}
+    _send("tool_call.refuse", fields, wait, tenant, home, as_json)
+
+
+def _question(call: dict[str, Any]) -> str:
+    """What its server asks, with the fields of the answer; empty where nothing is open."""
+    waiting = [each for each in call["questions"] if each["action"] is None]
+    if call["status"] != "held" or not waiting:
+        return ""
+    fields = ", ".join(waiting[0]["form"].get("properties", {}))
+    return f"{waiting[0]['message'][:SHOWN]} ({fields})"
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Raises: Failed."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failed("--answer must be a JSON object with the fields of the form.")
+    return found
 
 
 _ONE: LiteralString = "SELECT * FROM headrace.toolsets WHERE tenant_id = %(tenant)s AND id = %(toolset)s"

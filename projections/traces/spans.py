@@ -609,6 +609,16 @@ def tool_held(row: Row, event: ToolCall.Held, message: Recorded) -> Row:
     return {"status": "held"}
 
 
+@spans.changes(ToolCall.Asked)
+def tool_asked(row: Row, event: ToolCall.Asked, message: Recorded) -> Row:
+    return {"status": "held"}
+
+
+@spans.changes(ToolCall.Answered)
+def tool_answered(row: Row, event: ToolCall.Answered, message: Recorded) -> Row | None:
+    return None if event.open else {"status": "running"}
+
+
 @spans.changes(ToolCall.Released)
 def tool_released(row: Row, event: ToolCall.Released, message: Recorded) -> Row:
     """The time that it waited is not the tool's."""

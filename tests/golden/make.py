@@ -68,6 +68,7 @@ from domain.models.replay import Replay
 from domain.models.route import Group, Member, ModelRoute, RouteSettings
 from domain.tools.plugin import Manifest, Match, Package, Plugin, PluginRun
 from domain.tools.plugin_use import PluginUse
+from domain.tools.question import Question
 from domain.tools.tool import Listed
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Secret, Toolset, ToolsetSettings
@@ -1034,6 +1035,12 @@ def _tools() -> Iterator[Aggregate]:
     refused.hold(_at(310), why="changed", seconds=3600.0)
     refused.refuse(_at(311), code="refused", reason="The gate stays shut until noon.")
     yield refused
+    asking = _tool_call(len(ends) + 1)
+    size = {"type": "object", "properties": {"boats": {"type": "integer"}}, "required": ["boats"]}
+    boats = Question(name="boats", message="How many boats wait?", form=size)
+    asking.ask(_at(310), questions=[boats], state="v1.c3RhdGU", session=False, seconds=3600.0)
+    asking.answer(_at(311), action="accept", content={"boats": 3})
+    yield asking
     talk = Conversation.begin(
         Conversation.Started, _id(125), _at(305), app=_id(3), user="skipper-7", name="Open the gate"
     )

@@ -27,6 +27,7 @@ from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.nouns import NOUNS
 from domain.tools.plugin import Plugin
+from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
@@ -210,6 +211,21 @@ class Desk:
         call.hold(at, why="approval", seconds=seconds)
         cause = Metadata(new_id(), self.tenant, new_id())
         await self.store.append(Subject(self.tenant, call.TOPIC, id), call.pending(), cause, 0)
+        return id
+
+    async def asking(self, app: str, conversation: str, message: str) -> str:
+        """The id of a call of a tool whose server asks for a size."""
+        id = await self.held(app, conversation, message)
+        size = {"type": "object", "properties": {"size": {"type": "integer"}}, "required": ["size"]}
+        question = Question(name="size", message="How large?", form=size)
+
+        def ask(call: Any) -> None:
+            at = datetime.now(UTC)
+            call.release(at)
+            call.begin_again(at, attempt=2)
+            call.ask(at, questions=[question], state="state", session=False, seconds=60.0)
+
+        await self.change("tool_call", id, ask)
         return id
 
     async def answered(self, conversation: str, message: str) -> None:

@@ -49,8 +49,8 @@ class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
     `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call, `note` an annotation,
-    `held` a tool call that waits, `ready` a completed document, `segment` the first of its three, `login` a SQL
-    login."""
+    `held` a tool call that waits, `asking` one whose server asks, `ready` a completed document, `segment` the first of
+    its three, `login` a SQL login."""
 
     app: str
     dataset: str
@@ -70,6 +70,7 @@ class World:
     label: str
     note: str
     held: str
+    asking: str
     company: str
     owner: str
     member: str
@@ -121,6 +122,7 @@ async def world(desk: Desk) -> World:
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("toolset.register", **MAIL)
     held = await desk.held(app, talk, asked)
+    asking = await desk.asking(app, talk, asked)
     note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
@@ -136,7 +138,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan, label, note, held),
+        *(slogans, slogan, label, note, held, asking),
         *(company, owner, member, other, key),
     )
 
@@ -425,7 +427,9 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("toolset.refresh", {"toolset": "mail"}, "toolset", ["toolset.refresh_requested.v1"]),
     ("toolset.remove", {"toolset": "mail"}, "toolset", ["toolset.removed.v1"]),
     ("tool_call.release", {"tool_call": "{held}"}, "tool_call", ["tool_call.released.v1"]),
+    ("tool_call.release", {"tool_call": "{asking}", "answer": {"size": 3}}, "tool_call", ["tool_call.answered.v1"]),
     ("tool_call.refuse", {"tool_call": "{held}", "reason": "No."}, "tool_call", ["tool_call.refused.v1"]),
+    ("tool_call.refuse", {"tool_call": "{asking}", "cancel": True}, "tool_call", ["tool_call.answered.v1"]),
     (
         "budget.set",
         {"name": "guide", "scope": "app", "subject": "{app}", "amount_usd": 9.5},

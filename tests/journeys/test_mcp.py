@@ -19,6 +19,8 @@ from tests.chat_servers import Exchange, faulty_server
 from tests.journeys.stack import PATIENCE_S, Stack
 from tests.journeys.test_models import provider_of
 
+ARGUMENTS: dict[str, dict[str, Any]] = {"add": {"a": 2, "b": 3}, "order": {"city": "Rome"}, "ask": {}}
+
 
 async def model(exchange: Exchange) -> None:
     """A model that calls each of its tools once, then repeats the last result; without tools, it gives the hour."""
@@ -27,7 +29,7 @@ async def model(exchange: Exchange) -> None:
     await exchange.begin()
     if len(results) < len(tools):
         function = tools[len(results)]["function"]
-        arguments = {"a": 2, "b": 3} if function["name"] == "add" else {"query": "When?"}
+        arguments = ARGUMENTS.get(function["name"], {"query": "When?"})
         called = {"name": function["name"], "arguments": json.dumps(arguments)}
         delta = {"tool_calls": [{"index": 0, "id": f"call{len(results):05}", "type": "function", "function": called}]}
         await exchange.event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
@@ -76,6 +78,63 @@ async def test_an_agent_calls_a_tool_of_a_server_and_an_app(headrace: Stack, lab
     assert (first["toolset"], second["toolset"]) == ("station", "guide")
     [asked] = await headrace.until("SELECT * FROM headrace.messages WHERE tool_call_id = %(id)s", id=second["id"])
     assert (asked["app_id"], asked["end_user"], asked["answer"]) == (inner, "ada", "At six.")
+
+
+async def test_a_server_asks_the_user_and_workers_are_restarted_meanwhile(headrace: Stack, lab: str) -> None:
+    """A server of today keeps no session: what it asks, and its state, are on record."""
+    frames: list[Any] = []
+
+    async def ask(app: str) -> None:
+        async for frame in headrace.client.ask(app, "Order!", user="ada"):
+            frames.append(frame)
+
+    async with serving(server().streamable_http_app()) as port:
+        await registered(headrace, "cakes", kind="mcp", mcp={"url": f"http://127.0.0.1:{port}/mcp"})
+        tools = [{"toolset": "cakes", "tools": ["order"], "approve": "never"}]
+        agent = await app_of(headrace, lab, "Baker", "agent-chat", features={"agent": {"tools": tools}})
+        turn = asyncio.create_task(ask(agent))
+        statement = "SELECT * FROM headrace.tool_calls WHERE toolset = 'cakes' AND status = 'held'"
+        [held] = await headrace.until(statement)
+        assert [each["message"] for each in held["questions"]] == ["How large for Rome?", "Which taste?"]
+        statement = "SELECT * FROM headrace.messages WHERE id = %(id)s AND status = 'held'"
+        await headrace.until(statement, id=held["cause_id"])
+        await headrace.kill("answer")
+        wrong = await headrace.refused("tool_call.release", tool_call=held["id"], answer={"size": "large"})
+        assert (wrong["code"], wrong["field"]) == ("invalid", "answer")
+        await headrace.send("tool_call.release", tool_call=held["id"], answer={"size": 3})
+        await headrace.send("tool_call.release", tool_call=held["id"], answer={"taste": "sour"})
+        await headrace.start("answer")
+        async with asyncio.timeout(PATIENCE_S):
+            await turn
+    assert (frames[-1]["type"], frames[-1]["answer"]) == ("answered", "Rome: 3, sour"), frames[-1]
+    assert [frame["text"] for frame in frames if frame["type"] == "question"] == ["How large for Rome?", "Which taste?"]
+    statement = "SELECT * FROM headrace.tool_calls WHERE id = %(id)s AND status = 'completed'"
+    [done] = await headrace.until(statement, id=held["id"])
+    assert [each["content"] for each in done["questions"]] == [{"size": 3}, {"taste": "sour"}]
+
+
+async def test_an_older_server_waits_in_a_session_that_is_lost_with_its_worker(headrace: Stack, lab: str) -> None:
+    async with serving(server().sse_app()) as port:
+        await registered(headrace, "sizes", kind="mcp", mcp={"url": f"http://127.0.0.1:{port}/sse"})
+        tools = [{"toolset": "sizes", "tools": ["ask"], "approve": "never"}]
+        agent = await app_of(headrace, lab, "Asker", "agent-chat", features={"agent": {"tools": tools}})
+        statement = "SELECT * FROM headrace.tool_calls WHERE toolset = 'sizes' AND status = 'held' AND id <> %(not)s"
+        first = ""
+        for dies in (False, True):
+            turn = asyncio.create_task(headrace.ask(agent, "How large?", user="ada"))
+            [held] = await headrace.until(statement, **{"not": first})
+            first = held["id"]
+            if dies:
+                await headrace.kill("answer")
+                await headrace.start("answer")
+            else:
+                await headrace.send("tool_call.release", tool_call=first, answer={"size": 3})
+            async with asyncio.timeout(PATIENCE_S):
+                frames = await turn
+            assert frames[-1]["type"] == "answered", frames[-1]
+            assert ("It is unknown" if dies else "Size(size=3)") in frames[-1]["answer"]
+    [lost] = await headrace.until("SELECT * FROM headrace.tool_calls WHERE id = %(id)s AND status = 'failed'", id=first)
+    assert (lost["error_code"], lost["runs"]) == ("lost", 1)
 
 
 def command(headrace: Stack, *arguments: str) -> StdioServerParameters:

@@ -26,6 +26,7 @@ from domain.models.model_call import ModelCall
 from domain.models.provider import Credential, Found, Provider
 from domain.tools.plugin import Manifest, Package, Plugin, PluginRun
 from domain.tools.plugin_use import PluginUse
+from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
@@ -453,8 +454,14 @@ class _Walk:
         of = self.random.choice(self.tools)
         self.history.tenant, self.history.correlation, self.history.person, call = of
         now = self.history.now
-        match self.random.choice(["release", "refuse", "begin", "complete", "fail", "lose", "cancel"]):
-            case "release" if call.status == "held":
+        match self.random.choice(["release", "refuse", "ask", "answer", "begin", "complete", "fail", "lose", "cancel"]):
+            case "ask":
+                asked = [Question(name=str(each), message=f"{each}?", form={}) for each in range(1 + number % 2)]
+                call.ask(now, questions=asked, state="state", session=number % 3 == 0, seconds=60.0)
+            case "answer" if call.question:
+                self.history.correlation = command
+                call.answer(now, action="decline", content={})
+            case "release" if call.status == "held" and not call.question:
                 self.history.correlation = command
                 call.release(now)
             case "refuse" if call.status == "held":

@@ -15,7 +15,7 @@ from adapters.models.withheld import Withheld
 from adapters.sandbox.child import Child, Rights, Sandbox
 from adapters.tools.mcp.programs import Program
 from domain.tools.question import Answer, Question
-from handlers.ports.tools import Ask, ToolError, nobody
+from handlers.ports.tools import Ask, ToolError, no_user
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -64,7 +64,7 @@ class Processes:
         return [running.child.pid for running in self._running.values() if running.child]
 
     @asynccontextmanager
-    async def client(self, tenant: str, name: str, secret: str, ask: Ask = nobody) -> AsyncIterator[Client]:
+    async def client(self, tenant: str, name: str, secret: str, ask: Ask = no_user) -> AsyncIterator[Client]:
         """A session with the process of this tenant, started where there is none. Raises: ToolError."""
         key = tenant, name, secret
         running = self._take(key)

@@ -71,4 +71,4 @@ def _question(name: str, params: ElicitRequestParams, withheld: Withheld) -> Que
         size = LARGEST_SCHEMA + 1
     if size > LARGEST_SCHEMA or len(params.message) > LONGEST_MESSAGE or len(name) > LONGEST_MESSAGE:
         raise ToolError("too_large", f"The tool asks with a form of more than {LARGEST_SCHEMA:,} bytes.")
-    return Question(name=name, message=withheld.text(params.message), schema=withheld.json(schema))
+    return Question(name=name, message=withheld.text(params.message), form=withheld.json(schema))

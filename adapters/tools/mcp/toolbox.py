@@ -22,7 +22,7 @@ from adapters.tools.tokens import Renew, Tokens, never
 from domain.tools.question import Answer, Question
 from domain.tools.toolset import Toolset
 from handlers.commands.tools import AuthFields
-from handlers.ports.tools import Ask, Invocation, Listing, NeedsAnswers, Result, Toolbox, ToolError, nobody
+from handlers.ports.tools import Ask, Invocation, Listing, NeedsAnswers, Result, Toolbox, ToolError, no_user
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -99,7 +99,7 @@ class _Address:
         try:
             async with asyncio.timeout(self.timeout_s) as limit:
                 await _loaded()
-                ask = _patient(limit, self.timeout_s, invocation.ask if invocation else nobody)
+                ask = _patient(limit, self.timeout_s, invocation.ask if invocation else no_user)
                 sent = await self.tokens.sent(self.credential, user, key)
                 try:
                     return await self._once(do, sent, key, ask, listing=listing)
@@ -162,7 +162,7 @@ class _Program:
     server: str = field(default="", init=False)
 
     async def list(self) -> Listing:
-        async with self._client(nobody) as client:
+        async with self._client(no_user) as client:
             return await _list(client, Withheld([self.secret]))
 
     async def call(self, invocation: Invocation) -> Result:
@@ -216,7 +216,7 @@ def _given(found: Result | NeedsAnswers) -> Result:
 
 
 def _patient(limit: asyncio.Timeout, seconds: float, ask: Ask) -> Ask:
-    """Asks the user outside of a time limit, which begins anew with the answer."""
+    """Asks the user outside of a time limit, which begins again with the answer."""
 
     async def asked(question: Question) -> Answer:
         limit.reschedule(None)

@@ -127,8 +127,8 @@ def test_ends_also_while_it_waits(end: Decision[ToolCall]) -> None:
 
 
 QUESTIONS = [
-    Question(name="size", message="How large?", schema={"properties": {"size": {"type": "integer"}}}),
-    Question(name="taste", message="Which taste?", schema={}),
+    Question(name="size", message="How large?", form={"properties": {"size": {"type": "integer"}}}),
+    Question(name="taste", message="Which taste?", form={}),
 ]
 
 

@@ -56,8 +56,8 @@ NO_WORDS = {
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
     "toolset.*": "names, addresses and settings of the tenant; words of a server about its tools",
-    "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*": "names of "
-    "tools, times, one of a few values",
+    "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*"
+    " tool_call.asked.until tool_call.answered.action": "names of tools, times, one of a few values",
     "message.held.calls message.strategy_changed.before message.strategy_changed.strategy": "ids, and one of a few "
     "values",
     "model_call.reserved.grants model_call.charged.grants": "ids and figures",

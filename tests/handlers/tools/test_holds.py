@@ -166,8 +166,8 @@ async def test_an_injected_order_to_delete_is_held(memory: Memory, tenant: str) 
     assert (await scene.state())["status"] == "held"
 
 
-SIZE = Question(name="size", message="How large?", schema={"properties": {"size": {"type": "integer"}}})
-TASTE = Question(name="taste", message="Which taste?", schema={"properties": {"taste": {"type": "string"}}})
+SIZE = Question(name="size", message="How large?", form={"properties": {"size": {"type": "integer"}}})
+TASTE = Question(name="taste", message="Which taste?", form={"properties": {"taste": {"type": "string"}}})
 
 ORDER = tool("order", idempotent=False)
 

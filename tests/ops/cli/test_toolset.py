@@ -87,11 +87,17 @@ async def test_toolsets_are_removed_and_calls_are_decided(headrace: Cli, url: st
         assert (await headrace("toolset", "refresh", "pets", "--for", "0")).code == 0
         assert (await headrace("toolset", "release", "c-1")).code == 0
         assert (await headrace("toolset", "refuse", "c-2", "--reason", "No.", "--json")).code == 0
+        assert (await headrace("toolset", "release", "c-3", "--answer", '{"size": 3}')).code == 0
+        assert (await headrace("toolset", "refuse", "c-3", "--cancel")).code == 0
+        wrong = await headrace("toolset", "release", "c-3", "--answer", "three")
+        assert (wrong.code, "--answer must be a JSON object" in wrong.err) == (1, True)
     assert running.seen == [
         ("cmd.default.anon.toolset.remove", {"toolset": "pets"}),
         ("cmd.default.anon.toolset.refresh", {"toolset": "pets"}),
         ("cmd.default.anon.tool_call.release", {"tool_call": "c-1"}),
-        ("cmd.default.anon.tool_call.refuse", {"tool_call": "c-2", "reason": "No."}),
+        ("cmd.default.anon.tool_call.refuse", {"tool_call": "c-2", "reason": "No.", "cancel": False}),
+        ("cmd.default.anon.tool_call.release", {"tool_call": "c-3", "answer": {"size": 3}}),
+        ("cmd.default.anon.tool_call.refuse", {"tool_call": "c-3", "reason": "", "cancel": True}),
     ]
 
 
@@ -142,7 +148,15 @@ async def test_toolsets_and_calls_are_listed_and_shown(
     gone = await headrace("toolset", "show", "gone")
     assert (gone.code, "There is no toolset gone" in gone.err) == (1, True)
     call = {name: "x" for name in ("cause_noun", "cause_id", "conversation_id", "app_id", "model_call_id", "digest")}
-    call |= {"kind": "openapi", "tool": "pay", "name": "pay", "server": "host:443", "result": "", "parts": []}
+    call |= {
+        "kind": "openapi",
+        "tool": "pay",
+        "name": "pay",
+        "server": "host:443",
+        "result": "",
+        "parts": [],
+        "questions": [],
+    }
     call |= {"round": 1, "position": 0, "attempt": 1, "runs": 0, "destructive": True, "idempotent": False}
     call |= {"arguments": '{"to": "Eve"}', "correlation_id": "x", "toolset": "pets"}
     await put(database_url, "tool_calls", **call, id="c-1", status="held")

@@ -113,7 +113,7 @@ ORDER BY created_at, id
 """
 
 _TOOLS = """
-SELECT id, name, arguments, status, cause_id, duration_ms, error_code, correlation_id, created_at
+SELECT id, name, arguments, status, questions, cause_id, duration_ms, error_code, correlation_id, created_at
 FROM headrace.tool_calls WHERE tenant_id = %(tenant)s AND cause_id = ANY(%(messages)s) AND cause_noun = 'message'
 ORDER BY round, position, created_at, id
 """

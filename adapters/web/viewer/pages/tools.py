@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -22,8 +24,8 @@ HELD, TOOLSETS = 100, 200
 """Maximum numbers of calls that wait, and of toolsets, on the page."""
 
 _HELD = """
-SELECT t.id, t.toolset, t.name, t.arguments, t.destructive, t.held_why, t.held_until, t.created_at, t.correlation_id,
-    t.conversation_id, apps.name AS app
+SELECT t.id, t.toolset, t.name, t.arguments, t.questions, t.destructive, t.held_why, t.held_until, t.created_at,
+    t.correlation_id, t.conversation_id, apps.name AS app
 FROM headrace.tool_calls t LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (t.tenant_id, t.app_id)
 WHERE t.tenant_id = %(tenant)s AND t.status = 'held' ORDER BY t.held_until, t.id LIMIT {limit}
 """
@@ -35,7 +37,7 @@ FROM headrace.toolsets WHERE tenant_id = %(tenant)s AND status = 'active' ORDER 
 """
 
 _CALL = """
-SELECT correlation_id, conversation_id, cause_id FROM headrace.tool_calls
+SELECT correlation_id, conversation_id, cause_id, questions FROM headrace.tool_calls
 WHERE tenant_id = %(tenant)s AND id = %(id)s
 """
 
@@ -63,8 +65,10 @@ async def decide(request: Request) -> Response:
     if call is None or verb not in DECISIONS:
         raise HTTPException(404, "There is no such call of a tool.")
     payload: dict[str, Any] = {"tool_call": id}
-    if verb == "refuse" and (reason := text(form, "reason")):
-        payload["reason"] = reason
+    if verb == "refuse":
+        payload |= {"reason": text(form, "reason"), "cancel": bool(text(form, "cancel"))}
+    elif text(form, "answers"):
+        payload["answer"] = _answer(form, next((each for each in call["questions"] if each["action"] is None), {}))
     outcome = await (await client(request)).send(DECISIONS[verb], payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
@@ -76,6 +80,28 @@ async def decide(request: Request) -> Response:
             path = link(request, f"/conversations/{call['conversation_id']}")
             return RedirectResponse(f"{path}#m-{call['cause_id']}", 303)
     return RedirectResponse(link(request, "/tools"), 303)
+
+
+def _answer(form: FormData, question: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were filled in. What is no number stays a text, so that the command says what is wrong."""
+    found: dict[str, Any] = {}
+    for name, field in question.get("form", {}).get("properties", {}).items():
+        given = [str(each) for each in form.getlist(f"f.{name}") if each]
+        match field["type"]:
+            case "array":
+                found[name] = given
+            case "string" if given:
+                found[name] = given[0]
+            case _ if given:
+                found[name] = _read(given[0].strip())
+    return found
+
+
+def _read(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 async def refresh(request: Request) -> Response:

@@ -25,7 +25,7 @@ from adapters.tools.mcp.toolbox import McpToolboxes
 from domain.tools.question import Answer, Question
 from domain.tools.toolset import Toolset
 from handlers.commands.tools import AuthFields
-from handlers.ports.tools import Answered, Ask, Invocation, NeedsAnswers, Result, Toolbox, ToolError, nobody
+from handlers.ports.tools import Answered, Ask, Invocation, NeedsAnswers, Result, Toolbox, ToolError, no_user
 from tests.adapters.tools.mcp.servers import PNG, Recording, raw, serving
 from tests.adapters.tools.mcp.servers import server as weather_station
 
@@ -56,7 +56,7 @@ async def call(
     *,
     user: str = "ann",
     answered: Answered | None = None,
-    ask: Ask = nobody,
+    ask: Ask = no_user,
     **arguments: Any,
 ) -> Result:
     cause = SimpleNamespace(metadata=SimpleNamespace(tenant="acme"))
@@ -159,7 +159,7 @@ async def test_a_server_asks_the_user_and_goes_on_with_the_answers() -> None:
             await call(box, "order", city="Rome")
         size, taste = raised.value.questions
         assert [size["message"], taste["message"]] == ["How large for Rome?", "Which taste?"]
-        assert size["schema"]["properties"]["size"]["type"] == "integer"
+        assert size["form"]["properties"]["size"]["type"] == "integer"
         answers = {size["name"]: says("accept", size=3), taste["name"]: says("accept", taste="sour")}
         again = Answered(answers, raised.value.state)
         assert (await call(box, "order", city="Rome", answered=again)).text == "Rome: 3, sour"
@@ -232,7 +232,7 @@ async def test_a_question_withholds_the_secret_and_time_may_be_asked_for() -> No
         with pytest.raises(NeedsAnswers) as raised:
             await call(box, "add")
     [question] = raised.value.questions
-    assert (question["message"], question["schema"]["properties"]["a"]["title"]) == ("For ***?", "***")
+    assert (question["message"], question["form"]["properties"]["a"]["title"]) == ("For ***?", "***")
     assert [request["method"] for request in got] == ["server/discover", "tools/call", "tools/call"]
 
 

@@ -197,10 +197,11 @@ class Site:
         talk: Conversation,
         *,
         held: bool = False,
+        ended: bool = True,
         picture: bytes = b"",
         **fields: Any,
     ) -> ToolCall:
-        """A call of a tool: it waits for a person, or has ended with a result, and with a picture if there is one."""
+        """A call of a tool: it waits for a person, is under way, or has ended with a result, and perhaps a picture."""
         of: dict[str, Any] = {
             "toolset": "harbour",
             "kind": "openapi",
@@ -224,7 +225,7 @@ class Site:
         if held:
             call.hold(self.now, why="approval", seconds=3 * 86400.0)
         await self.record(call, trace)
-        if not held:
+        if ended and not held:
             parts: list[dict[str, Any]] = []
             if picture:
                 digest = await self.wiring.files.put(self.tenant, None, "file", picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.log import Subject
 from domain.models.model_call import ModelCall
+from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from ops.servers.embedded import EmbeddedNats
@@ -157,6 +159,45 @@ async def test_a_refusal_has_a_reason_and_an_unknown_call_none(agent: Agent) -> 
     assert EVIL not in page
     for path in (f"{new_id()}/release", f"{call.id}/forget"):
         assert (await site.client.post(f"/tools/calls/{path}")).status_code == 404
+
+
+async def test_a_question_of_a_server_is_a_form(agent: Agent) -> None:
+    site = agent.site
+    message = await asked(agent)
+    of = message, message, agent.app, agent.talk
+    call = await site.tool(*of, ended=False, model_call=await thought(agent, message))
+    fields = {
+        "size": {"type": "integer", "title": f"Size {EVIL}"},
+        "taste": {"type": "string", "enum": ["sweet", EVIL]},
+        "sure": {"type": "boolean"},
+        "topping": {"type": "array", "items": {"anyOf": [{"const": "nuts", "title": "Nuts"}, {"const": "figs"}]}},
+        "note": {"type": "string", "description": "What else?"},
+    }
+    schema = {"type": "object", "properties": fields, "required": ["size"]}
+    size, rest = f"How large? {EVIL}", Question(name="b", message="And?", form={})
+    questions = [Question(name="a", message=size, form=schema), rest]
+    call.ask(site.now, questions=questions, state="", session=False, seconds=3 * 86400.0)
+    await site.record(call, message)
+    await site.settled()
+    path = f"/tools/calls/{call.id}"
+    for page in ("/tools", f"/conversations/{agent.talk.id}"):
+        shown = await site.get(page)
+        assert EVIL not in shown
+        assert (f'action="{path}/release"' in shown, f'formaction="{path}/refuse"' in shown) == (True, True), page
+        assert "How large?" in text_of(shown)
+    wrong = await site.client.post(f"{path}/release", data={"answers": "1", "f.size": "big"})
+    assert (wrong.status_code, "must be a number" in text_of(wrong.text)) == (400, True)
+    filled = {"f.size": "3", "f.taste": "sweet", "f.sure": "true", "f.topping": ["nuts", "figs"], "f.note": ""}
+    await site.post(f"{path}/release", answers="1", **filled)
+    await site.settled()
+    assert "And?" in text_of(await site.get("/tools"))
+    await site.post(f"{path}/refuse", cancel="1")
+    await site.settled()
+    statement = f"SELECT status, questions FROM tool_calls WHERE id = '{call.id}'"
+    [[status, questions]] = (await site.json("/sql", query=statement))["rows"]
+    answered = json.loads(questions)
+    assert (status, [each["action"] for each in answered]) == ("released", ["accept", "cancel"])
+    assert answered[0]["content"] == {"size": 3, "taste": "sweet", "sure": True, "topping": ["nuts", "figs"]}
 
 
 async def test_toolsets_are_shown_with_their_tools_and_refreshed_by_a_button(agent: Agent) -> None:
