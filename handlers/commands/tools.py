@@ -198,7 +198,7 @@ class ReleaseCall(Command):
 
 
 class RefuseCall(Command):
-    """Refuse a tool call that waits for a person; the model reads why. Where its server asks something, decline that."""
+    """Refuse a tool call that waits for a person; the model reads why. Where its server asks something, decline it."""
 
     tool_call: CallId
     reason: Annotated[str, Field(max_length=1000)] = Field(
