@@ -68,7 +68,7 @@ class Tokens:
     _turns: defaultdict[tuple[str, ...], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def sent(self, credential: Credential, user: str = "", call: str = "", *, refused: str = "") -> Sent:
-        """What goes along with a request of a call, but not a token that was refused.
+        """The credential for a request of a call, but not a token that was refused.
 
         Raises: ToolError, Refused, Unavailable.
         """

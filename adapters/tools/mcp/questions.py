@@ -1,4 +1,4 @@
-"""What MCP servers ask the user during a call, and the answers that they get."""
+"""Questions that MCP servers ask the user during a call, and the answers that they get."""
 
 from __future__ import annotations
 
