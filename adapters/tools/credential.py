@@ -73,7 +73,7 @@ class Credential:
             raise ToolError("unsupported", f"The header {taken[0]} is not for secrets: it belongs to the connection.")
 
     def sent(self, user: str = "", call: str = "", *, token: str = "", secrets: Sequence[str] = ()) -> Sent:
-        """The headers and parameters of a request. The secret may have been changed for a `token`, and for other `secrets`.
+        """The headers and parameters of a request. A `token`, and other `secrets`, may come in place of the secret.
 
         Raises: ToolError.
         """

@@ -239,7 +239,7 @@ def refuse(
 
 
 def _question(call: dict[str, Any]) -> str:
-    """What its server asks, with the fields of the answer; empty where nothing is open."""
+    """The question of its server that is open, with the fields of the answer; empty for none."""
     waiting = [each for each in call["questions"] if each["action"] is None]
     if call["status"] != "held" or not waiting:
         return ""
