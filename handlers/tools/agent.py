@@ -143,9 +143,11 @@ class _Run:
     made: list[Made] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     """The calls of the last round, as text."""
+    drafts: list[Draft] = field(default_factory=list)
+    """The rounds, in the form of the strategy."""
     tools: Sequence[Tool] = field(init=False)
     room: int = field(init=False)
-    """Tokens for rounds and their results, by a careful estimate."""
+    """Tokens that are left for rounds and their results, by a careful estimate."""
 
     def __post_init__(self) -> None:
         self.tools = [each.tool for each in self.offered.values()]
@@ -180,7 +182,7 @@ class _Run:
             return "max_cost"
         if self.same >= SAME_CALLS:
             return "repetition"
-        return "context_full" if self.rounds and self._room() < SHORTEST_RESULT else ""
+        return "context_full" if self.rounds and self.room < SHORTEST_RESULT else ""
 
     async def _ask(self, *, last: bool) -> Chat:
         """Make the model call of the next round, in the strategy that an earlier attempt made it with.
@@ -192,7 +194,7 @@ class _Run:
             steps = {_step(number, each.name): each.name for each in STRATEGIES.values()}
             cause = await self.agent.calls.take_over(cause, *steps)
             made = [name for step, name in steps.items() if step in cause.completed]
-            self.strategy = made[-1] if made else self.strategy
+            self._take(made[-1] if made else self.strategy)
         while True:
             chat = self._chat(cause, number, last=last)
             try:
@@ -214,10 +216,9 @@ class _Run:
     def _chat(self, cause: Cause, number: int, *, last: bool) -> Chat:
         strategy, prompt, model = STRATEGIES[self.strategy], self.turn.prompt, self.turn.configuration["model"]
         tools = self.tools
-        drafts = [draft for made in self.rounds for draft in strategy.messages(made)]
         first, below = prompt.messages[0], strategy.below(tools, last) if tools else ""
-        written = [*prompt.messages, *(draft.message for draft in drafts)]
-        recorded = [*prompt.record.messages, *(draft.recorded for draft in drafts)]
+        written = [*prompt.messages, *(draft.message for draft in self.drafts)]
+        recorded = [*prompt.record.messages, *(draft.recorded for draft in self.drafts)]
         if below:
             part = plain(f"\n\n{below}")
             written[0] = first._replace(content=first.content + part.text)
@@ -267,7 +268,7 @@ class _Run:
 
     async def _fault(self, chat: Chat, read: Read) -> None:
         """Show the model how its answer breaks the form; the second time, take the next strategy."""
-        self.rounds.append(Round(self.strategy, read, (), chat.state))
+        self._add(Round(self.strategy, read, (), chat.state))
         await self.turn.show({"type": "thought", "text": read.said, "fault": read.fault})
         self.faults += 1
         if self.faults >= MOST_FAULTS:
@@ -280,7 +281,23 @@ class _Run:
             raise ModelError("invalid_answer", f"The model keeps to no form of an agent: {reason}")
         change = StrategyChange(round=number, before=self.strategy, strategy=following, reason=reason[:1000])
         await self.turn.change(change)
-        self.strategy, self.faults = following, 0
+        self._take(following)
+        self.faults = 0
+
+    def _take(self, strategy: Name) -> None:
+        """Take this strategy, and write the rounds so far in its form."""
+        if strategy != self.strategy:
+            self.strategy, rounds, drafts = strategy, self.rounds, self.drafts
+            self.room += _tokens(drafts)
+            self.rounds, self.drafts = [], []
+            for each in rounds:
+                self._add(each)
+
+    def _add(self, made: Round) -> None:
+        drafts = STRATEGIES[self.strategy].messages(made)
+        self.rounds.append(made)
+        self.drafts += drafts
+        self.room -= _tokens(drafts)
 
     async def _call(self, chat: Chat, read: Read) -> None:
         """Make the calls of a round. Raises: Held, ModelError `tool_lost`, Unavailable."""
@@ -324,16 +341,15 @@ class _Run:
         self.same = self.same + 1 if calls == self.before else 1
         self.before = calls
         self.made += made
-        room = max(self._room() // len(made), SHORTEST_RESULT)
+        room = max(self.room // len(made), SHORTEST_RESULT)
         observed = [each.observed.within(room) for each in made]
-        self.rounds.append(Round(self.strategy, read._replace(calls=tuple(asked)), observed, chat.state))
+        self._add(Round(self.strategy, read._replace(calls=tuple(asked)), observed, chat.state))
 
-    def _room(self) -> int:
-        """Tokens that are left for results, by a careful estimate."""
-        drafts: list[Draft] = [draft for made in self.rounds for draft in STRATEGIES[self.strategy].messages(made)]
-        said = sum(estimate(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
-        said += sum(estimate(call.name + call.arguments) for draft in drafts for call in draft.tool_calls)
-        return self.room - said
+
+def _tokens(drafts: Sequence[Draft]) -> int:
+    """Tokens of messages, by a careful estimate."""
+    said = sum(estimate(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
+    return said + sum(estimate(call.name + call.arguments) for draft in drafts for call in draft.tool_calls)
 
 
 def tool_calls(turn: Message) -> list[str]:
