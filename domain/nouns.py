@@ -35,6 +35,7 @@ from domain.tools.plugin import Plugin
 from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
+from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 
@@ -75,5 +76,6 @@ NOUNS: dict[str, type[Aggregate]] = {
         ToolCall,
         Toolset,
         Transcription,
+        UserSecrets,
     )
 }

@@ -141,7 +141,7 @@ class Dispatch:
             known = target != id and await self._ports.repository.get(route.noun, tenant, target)
             within(key, (*dict(found).values(), *([known] if known else [])))
         person = await self._person(tenant, route, command, delivery.at)
-        if route.target == "email" and person:
+        if route.target in ("user", "email") and person:
             target = person  # a new one, where the last one was erased
         cause = replace(_cause(delivery.metadata, route, target), person=person)
         if self._grants and "tokens" in route.counts and not delivery.retried:

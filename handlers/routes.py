@@ -38,6 +38,7 @@ from domain.tools.plugin import Plugin
 from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
+from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 from handlers.commands import (
@@ -346,6 +347,12 @@ ROUTES: dict[str, Route] = {
     "toolset.refresh": changes_prepared(Toolset, tools.RefreshToolset, "tool.manage", tools.refresh, private=True),
     "toolset.remove": changes(
         Toolset, tools.RemoveToolset, "tool.manage", lambda toolset, at, _: toolset.remove(at), private=True
+    ),
+    "user_secret.set": makes_or_changes(
+        UserSecrets, tools.SetUserSecret, "tool.manage", tools.set_user_secret, target="user", person="user"
+    ),
+    "user_secret.remove": makes_or_changes(
+        UserSecrets, tools.RemoveUserSecret, "tool.manage", tools.remove_user_secret, target="user", person="user"
     ),
     "tool_call.release": changes(ToolCall, tools.ReleaseCall, "tool.release", tools.release, private=True),
     "tool_call.refuse": changes(ToolCall, tools.RefuseCall, "tool.release", tools.refuse, private=True),

@@ -13,6 +13,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.models.quota import Quota
+from domain.tools.user_secrets import UserSecrets
 from domain.work.quarantine import Quarantine
 from projections.accounts import accounts
 from projections.api_tokens import api_tokens
@@ -71,6 +72,7 @@ from projections.traces.spans import spans
 from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 from projections.transcriptions import transcriptions
+from projections.user_secrets import user_secrets
 
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "knowledge": (datasets, dataset_metadata, documents, document_segments, child_chunks, dataset_queries),
@@ -99,6 +101,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         tenant_default_models,
         routes,
         toolsets,
+        user_secrets,
     ),
     "traces": (
         texts,
@@ -141,6 +144,7 @@ IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
         *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Quota.Begun, Tags.Begun),
+        UserSecrets.Begun,
         *(Door.TraceOpened, Conversation.NamingRequested),
         *(Conversation.StrategyChanged, Conversation.ToolDecided),
     }

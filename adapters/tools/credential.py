@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from urllib.parse import quote
 
 from adapters.models.withheld import Withheld, base64
 from adapters.tools.exchange import CONNECTION, Request, is_field, with_query
 from handlers.commands.tools import AuthFields
-from handlers.ports.tools import ToolError
+from handlers.ports.tools import Invocation, ToolError
 
 SIGNED = "v1"
 """Form of the header with the end user."""
@@ -48,6 +48,8 @@ class Credential:
     toolset: str
     fields: AuthFields
     secret: str = field(repr=False)
+    person: str = ""
+    """The end user whose secret it is; empty for that of the toolset itself."""
 
     @property
     def names(self) -> list[tuple[str, str]]:
@@ -67,7 +69,7 @@ class Credential:
 
     def check(self) -> None:
         """Raises: ToolError when its settings lead to no request."""
-        if self.needed and not self.secret:
+        if self.needed and not self.secret and not self.fields.per_user:
             raise ToolError("unauthorized", "The toolset has no secret, which its `auth` needs.")
         if taken := sorted({name for place, name in self.names if place == "header"} & CONNECTION):
             raise ToolError("unsupported", f"The header {taken[0]} is not for secrets: it belongs to the connection.")
@@ -81,7 +83,7 @@ class Credential:
         fields, secret = self.fields, self.secret
         headers: dict[str, str] = {}
         query: dict[str, str] = {}
-        match fields.type:
+        match fields.type if secret else "none":
             case "query":
                 query[fields.name] = secret
             case "cookie":
@@ -100,6 +102,23 @@ class Credential:
             headers[fields.user_header] = _signed(user, call, secret)
         password = [secret.partition(":")[2]] if fields.type == "basic" else []
         return Sent(headers, query, Withheld([secret, token, *secrets, *password]), token)
+
+
+OfUser = Callable[[str, str, str], Awaitable[str]]
+"""Return the secret of a person for a tenant's toolset. Raises: ToolError `no_secret`, Unavailable."""
+
+
+async def no_users(tenant: str, toolset: str, person: str) -> str:
+    """Raises: ToolError."""
+    raise ToolError("no_secret", "There are no secrets of users here.")
+
+
+async def of_call(credential: Credential, invocation: Invocation, of_user: OfUser) -> Credential:
+    """The credential for a call: that of its end user, where each has one. Raises: ToolError, Unavailable."""
+    if not credential.fields.per_user:
+        return credential
+    person = invocation.cause.metadata.person or ""
+    return replace(credential, secret=await of_user(credential.tenant, credential.toolset, person), person=person)
 
 
 def _signed(user: str, call: str, secret: str) -> str:

@@ -28,11 +28,12 @@ MOST_TOKENS = 1000
 MOST_BYTES = 64 * 2**10
 """Maximum size of an answer with a token, in bytes."""
 
-Renew = Callable[[str, str, str, Callable[[str], Awaitable[str]]], Awaitable[str]]
-"""Return the secret of a tenant's toolset in place of an expired one, which a function may be asked to change."""
+Renew = Callable[[str, str, str, str, Callable[[str], Awaitable[str]]], Awaitable[str]]
+"""Return the secret of a tenant's toolset, and of a person for it, in place of an expired one, which a function may be
+asked to change."""
 
 
-async def never(tenant: str, toolset: str, expired: str, fetch: Callable[[str], Awaitable[str]]) -> str:
+async def never(tenant: str, toolset: str, person: str, expired: str, fetch: Callable[[str], Awaitable[str]]) -> str:
     """Raises: ToolError."""
     raise ToolError("unauthorized", "The login of the toolset has expired.")
 
@@ -73,7 +74,7 @@ class Tokens:
         Raises: ToolError, Refused, Unavailable.
         """
         credential.check()
-        match credential.fields.type:
+        match credential.fields.type if credential.secret else "none":
             case "client_credentials":
                 return credential.sent(user, call, token=await self._token(credential, refused))
             case "oauth":
@@ -120,7 +121,8 @@ class Tokens:
             return json.dumps(await self._renewed(credential.tenant, _read(secret)))
 
         if login["access_token"] == refused or login["expires_at"] <= time():
-            login = _read(await self.renew(credential.tenant, credential.toolset, credential.secret, fetch))
+            whose = credential.tenant, credential.toolset, credential.person
+            login = _read(await self.renew(*whose, credential.secret, fetch))
         return login
 
     async def _renewed(self, tenant: str, login: Login) -> Login:

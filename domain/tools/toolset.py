@@ -6,9 +6,11 @@ so that tools which changed after they were allowed are seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from domain import aggregate
@@ -23,6 +25,13 @@ class Secret(TypedDict):
 
     sealed: Annotated[str, "Secret, encrypted."]
     hint: Annotated[str, "Its last characters, to recognize it by; empty when unknown."]
+
+
+def place(kind: str, settings: Mapping[str, Any]) -> str:
+    """The SHA-256 of where requests of a toolset go, and where its secret is changed for a token."""
+    places = [settings.get(each) for each in ("url", "server", "text", "digest", "name", "provider")]
+    token_url = settings.get("auth", {}).get("token_url")
+    return sha256(json.dumps([kind, *places, token_url]).encode()).hexdigest()
 
 
 class ToolsetSettings(TypedDict):
@@ -127,6 +136,11 @@ class Toolset(Aggregate):
 
         def apply(self, toolset: Toolset) -> None:
             toolset.deleted, toolset.secret, toolset.refreshing = True, None, False
+
+    @property
+    def place(self) -> str:
+        """The SHA-256 of where its requests go, with a secret that was given for that place only."""
+        return place(self.kind, self.settings)
 
     def change(self, at: datetime, **settings: Unpack[ToolsetSettings]) -> None:
         known = ToolsetSettings(

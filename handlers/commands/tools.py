@@ -12,12 +12,26 @@ from domain.aggregate import Rejection
 from domain.tools.plugin import Plugin
 from domain.tools.tool import BUILTIN
 from domain.tools.tool_call import ToolCall
-from domain.tools.toolset import Kind, Secret, Toolset, ToolsetSettings
+from domain.tools.toolset import Kind, Secret, Toolset, ToolsetSettings, place
+from domain.tools.user_secrets import UserSecrets
 from handlers.commands.dify_form import form_fault
-from handlers.commands.fields import AppId, Command, DatasetId, Description, Handle, Id, Part, Ref, Sha256, at_most
+from handlers.commands.fields import (
+    AppId,
+    Command,
+    DatasetId,
+    Description,
+    Handle,
+    Id,
+    Name,
+    Part,
+    Ref,
+    Sha256,
+    at_most,
+)
 from handlers.commands.models import HINT, SHORTEST, Key
 from handlers.commands.plugin_package import PluginName
 from handlers.commands.preparation import Change, MakeOrChange, Preparation
+from handlers.user_secrets import seal
 
 MOST_SCHEMA, MOST_FILE = 8 * 2**20, 64 * 2**20
 """Maximum bytes of an OpenAPI document, and of a SQLite file."""
@@ -45,8 +59,16 @@ class AuthFields(Part):
         None, description="Header that carries the id of the end user, signed; null for none"
     )
 
+    per_user: bool = Field(
+        False,
+        description="True if each end user has a secret of their own, see `user_secret.set`; then that of the "
+        "toolset is for its list of tools",
+    )
+
     @model_validator(mode="after")
     def _complete(self) -> AuthFields:
+        if self.per_user and (self.type == "none" or self.user_header):
+            raise ValueError("per_user needs a type that sends a secret, and no user_header, which one secret signs")
         if (self.type == "client_credentials") != bool(self.token_url):
             raise ValueError("token_url is what auth of type 'client_credentials' needs, and no other has")
         return self
@@ -86,6 +108,8 @@ class McpFields(Part):
     def _one_place(self) -> McpFields:
         if (self.url is None) == (self.server is None):
             raise ValueError("url or server must say where the tools are, and only one of them")
+        if self.server and self.auth.per_user:
+            raise ValueError("auth.per_user is for a server with a url: a program has one secret")
         return self
 
 
@@ -188,6 +212,24 @@ class RemoveToolset(Command):
     toolset: ToolsetName
 
 
+class SetUserSecret(Command):
+    """Set the secret of an end user for a toolset with `auth.per_user`; the calls of the user's turns send it.
+
+    It is encrypted with the key of the person, and erased with the person.
+    """
+
+    toolset: ToolsetName
+    user: Name = Field(description="End user, as the app's operator names them")
+    secret: Annotated[Key, Field(min_length=1)] = Field(description="Secret that the server asks this user for")
+
+
+class RemoveUserSecret(Command):
+    """Remove the secret of an end user for a toolset."""
+
+    toolset: ToolsetName
+    user: Name = Field(description="End user, as the app's operator names them")
+
+
 class ReleaseCall(Command):
     """Release a tool call that waits for a person: it is made. Where its server asks something, answer that."""
 
@@ -221,7 +263,8 @@ async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange
         new = Secret(sealed=given.ports.vault.seal(given.tenant, command.secret), hint=hint)
 
     def decide(toolset: Toolset | None, id: str, at: datetime) -> Toolset:
-        kept = toolset.secret if toolset and command.secret is None and _same_place(toolset, command) else None
+        same = toolset is not None and toolset.place == place(command.kind, settings)
+        kept = toolset.secret if toolset and same and command.secret is None else None
         now = ToolsetSettings(
             kind=command.kind,
             description=command.description,
@@ -237,17 +280,6 @@ async def register(command: RegisterToolset, given: Preparation) -> MakeOrChange
         return toolset
 
     return decide
-
-
-def _same_place(toolset: Toolset, command: RegisterToolset) -> bool:
-    """A secret is sent only to the server that it was given for."""
-    return toolset.kind == command.kind and _places(toolset.settings) == _places(command.settings())
-
-
-def _places(settings: dict[str, Any]) -> list[Any]:
-    """Where requests of a toolset go, and where its secret is changed for a token."""
-    places = [settings.get(place) for place in ("url", "server", "text", "digest", "name", "provider")]
-    return [*places, settings.get("auth", {}).get("token_url")]
 
 
 async def _of_form(fields: PluginToolFields, secret: str | None, given: Preparation) -> None:
@@ -280,6 +312,32 @@ async def _keep(digest: str, field: str, most: int, given: Preparation) -> None:
 
 async def refresh(command: RefreshToolset, given: Preparation) -> Change[Toolset]:
     return lambda toolset, at: toolset.request_refresh(at, refresh=given.id)
+
+
+async def set_user_secret(command: SetUserSecret, given: Preparation) -> MakeOrChange[UserSecrets]:
+    toolset = given.the(Toolset, "toolset")
+    if not toolset.settings.get("auth", {}).get("per_user"):
+        sentence = f"The toolset {toolset.id} has one secret for all: register it with auth.per_user."
+        raise Rejection("invalid", sentence, "toolset")
+    assert given.person
+    sealed = await seal(given.ports.people, given.tenant, given.person, command.secret)
+
+    def decide(known: UserSecrets | None, id: str, at: datetime) -> UserSecrets:
+        known = known or UserSecrets.begin(UserSecrets.Begun, id, at)
+        known.set(at, toolset=toolset.id, sealed=sealed, place=toolset.place)
+        return known
+
+    return decide
+
+
+async def remove_user_secret(command: RemoveUserSecret, given: Preparation) -> MakeOrChange[UserSecrets]:
+    def decide(known: UserSecrets | None, id: str, at: datetime) -> UserSecrets:
+        if known is None:
+            raise Rejection("not_found", "The user has no secret for any toolset.", "toolset")
+        known.remove(at, toolset=command.toolset)
+        return known
+
+    return decide
 
 
 def release(call: ToolCall, at: datetime, command: ReleaseCall) -> None:

@@ -16,7 +16,7 @@ from handlers.ports.index import Hit
 
 class ToolError(Exception):
     """A tool gave no result: `code` is one of `unreachable`, `timeout`, `server_error`, `unauthorized`, `bad_request`,
-    `not_found`, `rate_limited`, `too_large`, `invalid_arguments`, `unsupported`.
+    `not_found`, `no_secret`, `rate_limited`, `too_large`, `invalid_arguments`, `unsupported`.
 
     The model reads the reason, so it names no secret and no inner address.
     """

@@ -20,7 +20,7 @@ Letter = dict[str, Any]
 WAITING = ["buried", "returned"]
 STATUSES = [*WAITING, "retried", "discarded"]
 
-SECRET = ("provider.", "sql_login.", "toolset.")
+SECRET = ("provider.", "sql_login.", "toolset.", "user_secret.")
 """Beginnings of the names of commands whose payload may hold a secret."""
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.", metavar="ID…", show_default=False)]

@@ -67,6 +67,7 @@ FILES = {
     "route": ("route",),
     "mcp": ("mcp",),
     "toolset_login": ("toolset",),
+    "toolset_users": ("toolset",),
     "quota": ("quota",),
     "nats": ("nats",),
     "postgres": ("postgres",),

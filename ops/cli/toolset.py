@@ -53,7 +53,10 @@ def register(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, max=50, help="dataset: maximum number of passages.")] = 5,
     auth: Annotated[
-        str, typer.Option(help="Place of the secret: none, header, query, cookie, basic, bearer or client_credentials.")
+        str,
+        typer.Option(
+            help="Place of the secret: none, header, query, cookie, basic, bearer, client_credentials, oauth."
+        ),
     ] = "none",
     auth_name: Annotated[str, typer.Option(help="Name of the header, query parameter or cookie.")] = "Authorization",
     prefix: Annotated[str, typer.Option(help="Text before the secret in a header.")] = "",
@@ -61,6 +64,9 @@ def register(
     client_id: Annotated[str, typer.Option(help="client_credentials: client.")] = "",
     scope: Annotated[str, typer.Option(help="client_credentials: scopes.")] = "",
     user_header: Annotated[str | None, typer.Option(help="Header that carries the id of the end user, signed.")] = None,
+    per_user: Annotated[
+        bool, typer.Option("--per-user", help="Each end user has a secret: see `headrace toolset set-user-secret`.")
+    ] = False,
     secret_file: Annotated[
         str | None, typer.Option(help="File with the secret; - asks for it, or reads standard input.")
     ] = None,
@@ -82,6 +88,7 @@ def register(
         "client_id": client_id,
         "scope": scope,
         "user_header": user_header,
+        "per_user": per_user,
     }
     fields: dict[str, Any] = {"name": toolset, "kind": kind, "description": description, "timeout_s": timeout_s}
     if secret_file:
@@ -145,7 +152,7 @@ def remove(
 ) -> None:
     """Remove a toolset and its secret."""
     confirm(f"Remove toolset {toolset}? Agents go on without its tools.", yes)
-    _send("toolset.remove", {"toolset": toolset}, wait, tenant, home, as_json)
+    send("toolset.remove", {"toolset": toolset}, wait, tenant, home, as_json)
 
 
 @toolset.command(
@@ -217,7 +224,7 @@ def release(
 ) -> None:
     """Release a call that waits for a person, or answer what its server asks."""
     given = {} if answer is None else {"answer": _object(answer)}
-    _send("tool_call.release", {"tool_call": call, **given}, wait, tenant, home, as_json)
+    send("tool_call.release", {"tool_call": call, **given}, wait, tenant, home, as_json)
 
 
 @toolset.command(
@@ -235,7 +242,7 @@ def refuse(
 ) -> None:
     """Refuse a call that waits for a person, or decline what its server asks."""
     fields = {"tool_call": call, "reason": reason, "cancel": cancel}
-    _send("tool_call.refuse", fields, wait, tenant, home, as_json)
+    send("tool_call.refuse", fields, wait, tenant, home, as_json)
 
 
 def _question(call: dict[str, Any]) -> str:
@@ -325,6 +332,6 @@ async def _outcome(settings: Settings, command: str, fields: dict[str, Any], wai
         return await client.send(command, fields, wait=wait)
 
 
-def _send(command: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Any, as_json: bool) -> None:
+def send(command: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Any, as_json: bool) -> None:
     settings = Settings.load(home=home, tenant=tenant)
     conclude(run(_outcome(settings, command, fields, wait)), as_json)

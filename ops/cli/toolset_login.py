@@ -22,6 +22,7 @@ WHERE tenant_id = %(tenant)s AND id = %(name)s AND status = 'active'"""
 
 @toolset.command(
     epilog="Examples: [bold]headrace toolset login calendar[/] · "
+    "[bold]headrace toolset login calendar --user ada[/] · "
     "[bold]headrace toolset login calendar --client-id ID --client-secret secret.txt --port 8765[/]"
 )
 def login(
@@ -32,6 +33,9 @@ def login(
     client_secret: Annotated[
         Path | None, typer.Option(help="File with the secret of that client; - reads standard input.")
     ] = None,
+    user: Annotated[
+        str, typer.Option(help="End user who logs in, where each has a secret; by default, one login is for all.")
+    ] = "",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of this machine that the browser comes back to; 0: any.")
     ] = 0,
@@ -41,15 +45,20 @@ def login(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Log in to the server of a toolset in a browser, and keep the tokens as its secret."""
+    """Log in to the server of a toolset in a browser, and keep the tokens as its secret, or that of an end user."""
     settings = Settings.load(home=home, tenant=tenant)
     secret = read_text("Secret of the client", str(client_secret)) if client_secret else ""
 
     async def work() -> Outcome:
         fields = await registered(settings, name)
-        url = fields["mcp"]["url"]
+        url, auth = fields["mcp"]["url"], fields["mcp"]["auth"]
+        if user and not auth.get("per_user"):
+            raise Failed(f"All users of {name!r} have one secret: register it with --auth oauth --per-user.")
         tokens = await logged_in(settings, url, client_id=client_id, client_secret=secret, port=port, patience=patience)
         async with connected(settings) as client:
+            if user:
+                of_user = {"toolset": name, "user": user, "secret": tokens}
+                return await client.send("user_secret.set", of_user, wait=wait)
             return await client.send("toolset.register", {**fields, "secret": tokens}, wait=wait)
 
     conclude(run(work()), as_json)

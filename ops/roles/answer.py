@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from adapters.documents.extract import FileExtractor
 from adapters.egress.fetch import GuardedFetch
@@ -65,6 +66,7 @@ from handlers.tools.refresh import Refresh
 from handlers.tools.renew_secret import RenewSecret
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
+from handlers.user_secrets import opened
 from ops.egress import egress, file_egress, tool_egress
 from ops.values import masking
 from ops.wiring import Wiring
@@ -128,13 +130,14 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     servers = wiring.settings.mcp_servers
     processes = Processes(wiring.sandbox, read(servers) if servers else {})
     await wiring.open.enter_async_context(processes)
+    of_user = partial(opened, wiring.repository, wiring.keys)
     kinds: dict[str, Make] = {
-        "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents),
+        "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents, of_user),
         "sql": sql,
         "plugin": PluginToolboxes(await wiring.dify(), unseal, CallBacks(wiring.calls, choose)),
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
         "mcp": McpToolboxes(
-            tool_egress(wiring.settings), unseal, processes, RenewSecret(wiring.repository, wiring.vault)
+            tools, unseal, processes, RenewSecret(wiring.repository, wiring.vault, wiring.keys), of_user
         ),
         "app": lambda tenant, toolset: AppToolbox(wiring.repository, wiring.quota, tenant, toolset),
     }

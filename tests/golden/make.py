@@ -72,6 +72,7 @@ from domain.tools.question import Question
 from domain.tools.tool import Listed
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Secret, Toolset, ToolsetSettings
+from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
 
@@ -1014,6 +1015,10 @@ def _tools() -> Iterator[Aggregate]:
     toolset.refreshed(_at(303), refresh=_id(121), digest=_SEGMENTS, tools=[level], warnings=warnings)
     toolset.remove(_at(304))
     yield toolset
+    own = UserSecrets.begin(UserSecrets.Begun, _id(140), _at(304.5))
+    own.set(_at(304.5), toolset="levels", sealed="bm9uY2Ugb2YgdGhlIHNlY3JldA==", place="3b" * 32)
+    own.remove(_at(304.6), toolset="levels")
+    yield own
     ends: list[Callable[[ToolCall], None]] = [
         lambda call: call.complete(
             _at(312),

@@ -398,6 +398,9 @@ class Anything:
         await desk.done("plugin.install", plugin="mask", package=digest(INSTALLED))
         await desk.done("plugin.enable", plugin="mask")
         await desk.done("toolset.register", name="mail", kind="mcp", mcp={"url": "https://mail.example/mcp"})
+        of_user = {"url": "https://crm.example/mcp", "auth": {"type": "bearer", "per_user": True}}
+        await desk.done("toolset.register", name="crm", kind="mcp", mcp=of_user)
+        await desk.done("user_secret.set", toolset="crm", user="ada", secret="s")
         ids["held"] = await desk.held(ids["app"], ids["conversation"], ids["message"])
         await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "m"}]}])
         for verb in ("set", "impose"):
@@ -563,6 +566,8 @@ class Anything:
                 "secret": text | st.none(),
             },
             **{f"toolset.{verb}": {"toolset": st.just("mail")} for verb in ("refresh", "remove")},
+            "user_secret.set": {"toolset": st.just("crm"), "user": st.just("ada"), "secret": text},
+            "user_secret.remove": {"toolset": st.just("crm"), "user": st.just("ada")},
             "plugin.install": {**mask, "package": st.just(digest(INSTALLED))},
             **{f"plugin.{verb}": mask for verb in ("remove", "enable", "disable")},
             "plugin.configure": {**mask, "settings": st.just({"mark": "x"}) | st.just({})},
@@ -658,7 +663,7 @@ DELETES = {
     *("quota.remove", "quota.lift"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke", "toolset.remove", "plugin.remove"),
-    *("tool_call.release", "tool_call.refuse"),
+    *("tool_call.release", "tool_call.refuse", "user_secret.remove"),
 }
 
 

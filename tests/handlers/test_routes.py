@@ -121,6 +121,8 @@ async def world(desk: Desk) -> World:
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("toolset.register", **MAIL)
+    await desk.done("toolset.register", **CRM)
+    await desk.done("user_secret.set", toolset="crm", user="ada", secret="s")
     held = await desk.held(app, talk, asked)
     asking = await desk.asking(app, talk, asked)
     note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
@@ -159,6 +161,10 @@ def instructed_by(app: str) -> dict[str, Any]:
     piece = {"text": "Be brief.", "from": "instructions", "app": app, "configuration": 1}
     return {"messages": [{"role": "system", "pieces": [piece]}], "max_tokens": 64, "parameters": {"temperature": 0.2}}
 
+
+OF_USER = {"type": "bearer", "per_user": True}
+
+CRM: dict[str, Any] = {"name": "crm", "kind": "mcp", "mcp": {"url": "https://crm.example/mcp", "auth": OF_USER}}
 
 MAIL: dict[str, Any] = {"name": "mail", "kind": "mcp", "mcp": {"url": "https://mail.example/mcp"}, "secret": "s"}
 
@@ -426,6 +432,8 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("toolset.refresh", {"toolset": "mail"}, "toolset", ["toolset.refresh_requested.v1"]),
     ("toolset.remove", {"toolset": "mail"}, "toolset", ["toolset.removed.v1"]),
+    ("user_secret.set", {"toolset": "crm", "user": "ada", "secret": "t"}, "user_secret", ["user_secret.set.v1"]),
+    ("user_secret.remove", {"toolset": "crm", "user": "ada"}, "user_secret", ["user_secret.removed.v1"]),
     ("tool_call.release", {"tool_call": "{held}"}, "tool_call", ["tool_call.released.v1"]),
     ("tool_call.release", {"tool_call": "{asking}", "answer": {"size": 3}}, "tool_call", ["tool_call.answered.v1"]),
     ("tool_call.refuse", {"tool_call": "{held}", "reason": "No."}, "tool_call", ["tool_call.refused.v1"]),
@@ -572,6 +580,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
         "plugin.",
         "toolset.",
         "tool_call.",
+        "user_secret.",
     )
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
@@ -591,6 +600,8 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "conversation.fork": "conversation",
         "message.more_like_this": "conversation",
         "document.upload": "user",
+        "user_secret.set": "user",
+        "user_secret.remove": "user",
         "replay.request": "call",
         **dict.fromkeys(
             ("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.open", "trace.search"), "account"
@@ -669,7 +680,7 @@ async def test_a_command_is_accepted_once(
         expected |= {noun: fields.get("kind", "app")}
     elif noun == "limits":
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
-    elif noun in ("end_user", "account"):
+    elif noun in ("end_user", "account", "user_secret"):
         expected = {noun: target}
     elif noun == "model":
         expected = {noun: model_id("lab", fields["model"])}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
-from tests.adapters.tools.mcp.servers import server, serving
+from tests.adapters.tools.mcp.servers import Recording, server, serving
 from tests.adapters.tools.mcp.test_login import browser, protected
 from tests.chat_servers import Exchange, faulty_server
 from tests.journeys.stack import PATIENCE_S, Stack
@@ -135,6 +135,36 @@ async def test_an_older_server_waits_in_a_session_that_is_lost_with_its_worker(h
             assert ("It is unknown" if dies else "Size(size=3)") in frames[-1]["answer"]
     [lost] = await headrace.until("SELECT * FROM headrace.tool_calls WHERE id = %(id)s AND status = 'failed'", id=first)
     assert (lost["error_code"], lost["runs"]) == ("lost", 1)
+
+
+async def test_each_user_calls_a_server_with_a_secret_of_their_own(headrace: Stack, lab: str) -> None:
+    """The server knows its users by their keys, and lists its tools for nobody else."""
+    keys = {f"Bearer key-of-{user}" for user in ("the-list", "ada", "bob")}
+    app = Recording(server().streamable_http_app())
+    app._refuses = lambda headers: 0 if headers.get("authorization") in keys else 401
+    async with serving(app) as port:
+        mcp = {"url": f"http://127.0.0.1:{port}/mcp", "auth": {"type": "bearer", "per_user": True}}
+        await registered(headrace, "crm", kind="mcp", mcp=mcp, secret="key-of-the-list")
+        tools = [{"toolset": "crm", "tools": ["add"]}]
+        agent = await app_of(headrace, lab, "Seller", "agent-chat", features={"agent": {"tools": tools}})
+        for user in ("ada", "bob"):
+            await headrace.send("user_secret.set", toolset="crm", user=user, secret=f"key-of-{user}")
+            frames = await headrace.ask(agent, "When?", user=user)
+            assert frames[-1]["answer"] == "5", frames[-1]
+            assert app.requests[-1][1]["authorization"] == f"Bearer key-of-{user}"
+        rows = await headrace.until("SELECT * FROM headrace.user_secrets", lambda rows: len(rows) == 2)
+        await headrace.send("end_user.erase", user="bob")
+        await headrace.until("SELECT * FROM headrace.user_secrets", lambda rows: len(rows) == 1)
+        seen = len(app.requests)
+        for user in ("bob", "cy"):
+            frames = await headrace.ask(agent, "When?", user=user)
+            assert "user_secret.set" in frames[-1]["answer"], frames[-1]
+        assert len(app.requests) == seen
+        await headrace.send("user_secret.remove", toolset="crm", user="ada")
+        await headrace.until("SELECT * FROM headrace.user_secrets", lambda rows: not rows)
+    assert {row["toolset"] for row in rows} == {"crm"}
+    statement = "SELECT * FROM headrace.tool_calls WHERE toolset = 'crm' AND error_code = 'no_secret'"
+    assert len(await headrace.until(statement, lambda rows: len(rows) == 2)) == 2
 
 
 def command(headrace: Stack, *arguments: str) -> StdioServerParameters:

@@ -15,7 +15,7 @@ import httpx2
 
 from adapters.egress.client import Egress, GuardedClient, Refused
 from adapters.models.withheld import Withheld
-from adapters.tools.credential import Credential, Sent
+from adapters.tools.credential import Credential, OfUser, Sent, no_users, of_call
 from adapters.tools.exchange import Exchange
 from adapters.tools.mcp.processes import Processes
 from adapters.tools.tokens import Renew, Tokens, never
@@ -47,10 +47,18 @@ Unseal = Callable[[str, str], str]
 class McpToolboxes:
     """Makes the toolboxes of kind `mcp`."""
 
-    def __init__(self, egress: Egress, unseal: Unseal, processes: Processes, renew: Renew = never) -> None:
+    def __init__(
+        self,
+        egress: Egress,
+        unseal: Unseal,
+        processes: Processes,
+        renew: Renew = never,
+        of_user: OfUser = no_users,
+    ) -> None:
         self._egress = egress
         self._unseal = unseal
         self._processes = processes
+        self._of_user = of_user
         self._tokens = Tokens(Exchange(egress, egress), renew)
         self._eras: dict[tuple[str, str], Era] = {}
 
@@ -64,7 +72,8 @@ class McpToolboxes:
         if settings["server"]:
             return _Program(self._processes, tenant, settings["server"], secret, toolset.timeout_s)
         credential = Credential(tenant, toolset.id, AuthFields.model_validate(settings["auth"]), secret)
-        return _Address(self._egress, self._tokens, self._eras, credential, settings["url"], toolset.timeout_s)
+        sends = self._egress, self._tokens, self._of_user, self._eras
+        return _Address(*sends, credential, settings["url"], toolset.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class _Address:
 
     egress: Egress
     tokens: Tokens
+    of_user: OfUser
     eras: dict[tuple[str, str], Era]
     credential: Credential
     url: str
@@ -100,14 +110,15 @@ class _Address:
             async with asyncio.timeout(self.timeout_s) as limit:
                 await _loaded()
                 ask = _patient(limit, self.timeout_s, invocation.ask if invocation else no_user)
-                sent = await self.tokens.sent(self.credential, user, key)
+                credential = await of_call(self.credential, invocation, self.of_user) if invocation else self.credential
+                sent = await self.tokens.sent(credential, user, key)
                 try:
                     return await self._once(do, sent, key, ask, listing=listing)
                 except ToolError as error:
                     if error.code != "unauthorized" or not sent.token:
                         raise
                 # Nothing was done: do it with another token.
-                sent = await self.tokens.sent(self.credential, user, key, refused=sent.token)
+                sent = await self.tokens.sent(credential, user, key, refused=sent.token)
                 return await self._once(do, sent, key, ask, listing=listing)
         except Refused as refused:
             from adapters.tools.mcp import session

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from adapters.egress.client import MOST_BYTES, Egress, Refused
-from adapters.tools.credential import Credential, Sent
+from adapters.tools.credential import Credential, OfUser, Sent, no_users, of_call
 from adapters.tools.exchange import Answer, Exchange, Request, origin
 from adapters.tools.openapi.answer import result
 from adapters.tools.openapi.how import how
@@ -35,21 +35,27 @@ class OpenApiToolboxes:
     """Makes the toolboxes of kind `openapi`. `elsewhere`: the rules for where servers redirect to."""
 
     def __init__(
-        self, egress: Egress, elsewhere: Egress, unseal: Unseal, blobs: Blobs, documents: ContainedDocuments
+        self,
+        egress: Egress,
+        elsewhere: Egress,
+        unseal: Unseal,
+        blobs: Blobs,
+        documents: ContainedDocuments,
+        of_user: OfUser = no_users,
     ) -> None:
         self._exchange = Exchange(egress, elsewhere)
         self._tokens = Tokens(self._exchange)
         self._unseal = unseal
         self._blobs = blobs
         self._documents = documents
+        self._of_user = of_user
 
     def __call__(self, tenant: str, toolset: Toolset) -> OpenApiToolbox:
         fields = OpenApiFields.model_validate(toolset.settings)
         secret = self._unseal(tenant, toolset.secret["sealed"]) if toolset.secret else ""
         credential = Credential(tenant, toolset.id, fields.auth, secret)
-        return OpenApiToolbox(
-            tenant, fields, toolset.timeout_s, credential, self._exchange, self._tokens, self._blobs, self._documents
-        )
+        sends = self._exchange, self._tokens, self._of_user
+        return OpenApiToolbox(tenant, fields, toolset.timeout_s, credential, *sends, self._blobs, self._documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class OpenApiToolbox:
     credential: Credential
     exchange: Exchange
     tokens: Tokens
+    of_user: OfUser
     blobs: Blobs
     documents: ContainedDocuments
 
@@ -152,7 +159,7 @@ class OpenApiToolbox:
 
         Raises: ToolError, Refused, TimeoutError.
         """
-        who = self.credential, invocation.user, invocation.id
+        who = await of_call(self.credential, invocation, self.of_user), invocation.user, invocation.id
         sent = await self.tokens.sent(*who)
         answer = await self.exchange(self.tenant, sent.apply(request), MOST_BYTES)
         if answer.status == 401 and sent.token:

@@ -55,6 +55,7 @@ NO_WORDS = {
     "model_call.filtered.original tool_call.filtered.original": "digests",
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
+    "user_secret.*": "names of toolsets, digests; a secret that is sealed with the person's key by itself",
     "toolset.*": "names, addresses and settings of the tenant; words of a server about its tools",
     "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*"
     " tool_call.asked.until tool_call.answered.action": "names of tools, times, one of a few values",

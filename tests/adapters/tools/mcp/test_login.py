@@ -139,7 +139,7 @@ async def test_a_person_logs_in_and_the_tokens_are_renewed(tenant: str) -> None:
         assert kept["expires_at"] == pytest.approx(time.time() + 3570, abs=60)
         mcp = {"url": url, "auth": {"type": "oauth"}}
         await desk.done("toolset.register", name="station", kind="mcp", mcp=mcp, secret=secret)
-        renew = RenewSecret(desk.repository, desk.vault)
+        renew = RenewSecret(desk.repository, desk.vault, desk.keys)
         makes = McpToolboxes(egress, desk.vault.open, Processes(_no_sandbox, {}), renew)
 
         async def box() -> Any:

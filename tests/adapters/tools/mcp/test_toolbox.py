@@ -36,9 +36,10 @@ async def _no_sandbox() -> Any:
     raise AssertionError("No program is configured.")
 
 
-def boxes(*ports: int, processes: Processes | None = None) -> McpToolboxes:
+def boxes(*ports: int, processes: Processes | None = None, **ways: Any) -> McpToolboxes:
     allowed = allowances(",".join(f"127.0.0.1:{port}" for port in ports))
-    return McpToolboxes(Egress(allowed), lambda tenant, sealed: sealed, processes or Processes(_no_sandbox, {}))
+    processes = processes or Processes(_no_sandbox, {})
+    return McpToolboxes(Egress(allowed), lambda tenant, sealed: sealed, processes, **ways)
 
 
 def toolset(
@@ -59,7 +60,7 @@ async def call(
     ask: Ask = no_user,
     **arguments: Any,
 ) -> Result:
-    cause = SimpleNamespace(metadata=SimpleNamespace(tenant="acme"))
+    cause = SimpleNamespace(metadata=SimpleNamespace(tenant="acme", person=f"person-of-{user}"))
     tool: Any = {"name": name}
     about = "call-1", cast("Any", cause), tool, arguments, cast("Any", {}), "", user
     return await box.call(Invocation(*about, answered, ask))
@@ -336,6 +337,23 @@ async def test_the_user_is_named_in_a_signed_header() -> None:
     assert (form, user, id) == ("v1", "Zo%C3%AB", "call-1")
     assert abs(int(at) - time.time()) < 60
     assert signature == hmac.new(SECRET.encode(), said.encode(), "sha256").hexdigest()
+
+
+async def test_each_user_has_a_secret_and_the_list_that_of_the_toolset() -> None:
+    app = Recording(weather_station().streamable_http_app())
+
+    async def of_user(tenant: str, name: str, person: str) -> str:
+        return f"key-of-{person}"
+
+    async with serving(app) as port:
+        url = f"http://127.0.0.1:{port}/mcp"
+        for secret, listed in (("", None), (SECRET, f"Bearer {SECRET}")):
+            box = boxes(port, of_user=of_user)("acme", toolset(url, secret, type="bearer", per_user=True))
+            await box.list()
+            assert app.requests[-1][1].get("authorization") == listed
+            for user in ("ann", "bob"):
+                await call(box, "add", user=user, a=1, b=1)
+                assert app.requests[-1][1]["authorization"] == f"Bearer key-of-person-of-{user}"
 
 
 async def test_secrets_do_not_come_back() -> None:

@@ -128,8 +128,10 @@ async def tools_of(toolbox: OpenApiToolbox) -> dict[str, Definition]:
     return {tool["name"]: tool for tool in (await toolbox.list()).tools}
 
 
-def invocation(tool: Definition, arguments: dict[str, Any], user: str = "ada", id: str = "call-1") -> Invocation:
-    metadata = Metadata("cause", "acme", "s_default", "cause", "cause")
+def invocation(
+    tool: Definition, arguments: dict[str, Any], user: str = "ada", id: str = "call-1", person: str | None = None
+) -> Invocation:
+    metadata = Metadata("cause", "acme", "s_default", "cause", "cause", person=person)
     cause = Cause(metadata, "message", "m", 1)
     return Invocation(id, cause, tool, arguments, cast("Configuration", {}), AT.isoformat(), user)
 

@@ -294,6 +294,24 @@ async def test_the_end_user_is_signed() -> None:
     assert SECRET not in str(server.heard)
 
 
+async def test_each_user_has_a_secret_of_their_own() -> None:
+    async def of_user(tenant: str, toolset: str, person: str) -> str:
+        if person != "person-of-ada":
+            raise ToolError("no_secret", "The user has none.")
+        return f"key of {person} for {tenant} {toolset}"
+
+    auth = {"type": "header", "name": "X-Key", "per_user": True}
+    async with serving() as server, making(of_user=of_user) as make:
+        toolbox = box(make, text=json.dumps(document(PATHS, server.url)), auth=auth)
+        tools = await tools_of(toolbox)
+        await toolbox.call(invocation(tools["get"], {"id": 7}, person="person-of-ada"))
+        for person in ("person-of-bob", None):
+            with pytest.raises(ToolError) as raised:
+                await toolbox.call(invocation(tools["get"], {"id": 7}, person=person))
+            assert raised.value.code == "no_secret"
+    assert [heard.headers["x-key"] for heard in server.heard] == ["key of person-of-ada for acme api"]
+
+
 # Answers.
 
 
