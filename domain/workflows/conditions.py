@@ -23,14 +23,14 @@ class Finding(Protocol):
     def find(self, selector: Selector) -> Value | None: ...
 
 
-def hold(told: Sequence[Mapping[str, Any]], operator: str, view: Finding) -> bool:
-    """Whether conditions hold, from left to right, no further than needed. Raises: Failed."""
+def hold(spec: Sequence[Mapping[str, Any]], operator: str, view: Finding) -> bool:
+    """Evaluate conditions from left to right, no further than needed. Raises: Failed."""
     quantifier = any if operator == "or" else all
-    return quantifier(holds(condition, view) for condition in told)
+    return quantifier(holds(condition, view) for condition in spec)
 
 
 def holds(condition: Mapping[str, Any], view: Finding) -> bool:
-    """Whether a condition holds. Raises: Failed."""
+    """Evaluate a condition. Raises: Failed."""
     path = selector(condition.get("variable_selector"))
     value = view.find(path)
     if value is None:
@@ -46,7 +46,7 @@ def spelled(operator: object) -> str:
 
 
 def compare(value: Value, operator: str, expected: object) -> bool:
-    """Whether a comparison holds. Raises: Failed."""
+    """Evaluate a comparison. Raises: Failed."""
     if not (comparison := OPERATORS.get(operator)):
         raise Failed(f"There is no comparison {operator}.")
     booleans = value.type in (values.BOOLEAN, values.array(values.BOOLEAN))
@@ -58,10 +58,10 @@ def compare(value: Value, operator: str, expected: object) -> bool:
     return comparison(value.data, expected)
 
 
-def problems(node: str, path: str, told: object) -> list[Problem]:
-    """What keeps a list of conditions from being read."""
+def problems(node: str, path: str, spec: object) -> list[Problem]:
+    """The problems of a list of conditions."""
     found = []
-    for number, condition in enumerate(map(mapping, sequence(told))):
+    for number, condition in enumerate(map(mapping, sequence(spec))):
         operator = condition.get("comparison_operator")
         if spelled(operator) not in OPERATORS:
             rule = f"There is no comparison {operator}; there are {', '.join(OPERATORS)}."
@@ -69,20 +69,20 @@ def problems(node: str, path: str, told: object) -> list[Problem]:
     return found
 
 
-def _expected(told: object, view: Finding) -> object:
-    if isinstance(told, str):
-        return render(told, view.find)
-    if isinstance(told, int | float) and not isinstance(told, bool):
-        return bool(told) if told in (0, 1) else str(told)
-    return told
+def _expected(spec: object, view: Finding) -> object:
+    if isinstance(spec, str):
+        return render(spec, view.find)
+    if isinstance(spec, int | float) and not isinstance(spec, bool):
+        return bool(spec) if spec in (0, 1) else str(spec)
+    return spec
 
 
-def _files(files: Sequence[File], operator: str, told: Mapping[str, Any], view: Finding) -> bool:
-    conditions = [mapping(each) for each in sequence(told.get("conditions"))]
+def _files(files: Sequence[File], operator: str, spec: Mapping[str, Any], view: Finding) -> bool:
+    conditions = [mapping(each) for each in sequence(spec.get("conditions"))]
     if not conditions:
         raise Failed(f"A list of files is compared by {operator} without conditions for each file.")
     every = all if operator in NEGATED else any
-    combine = any if told.get("logical_operator") == "or" else all
+    combine = any if spec.get("logical_operator") == "or" else all
     return every(combine(_file(file, each, view) for each in conditions) for file in files)
 
 

@@ -18,7 +18,7 @@ PARALLEL: Final = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scope begins: what only nodes lead to that nothing leads to is skipped."""
+    """The beginning of a scope: nodes that only skipped nodes lead to are skipped, too."""
 
     scope: Scope
     waiting: Mapping[str, int]
@@ -53,7 +53,7 @@ class Frame:
         self.closed = False
 
     def key(self, id: str) -> str:
-        """What names the execution of a node: the path to it, as a JSON pointer."""
+        """The name of the execution of a node: the path to it, as a JSON pointer."""
         return self.path + id.replace("~", "~0").replace("/", "~1")
 
     def inside(self, frame: Frame) -> bool:
@@ -63,7 +63,7 @@ class Frame:
         return own is frame
 
     def of(self, container: Container) -> bool:
-        """Whether it is an item of a container, or inside of one."""
+        """Test for an item of a container, or a frame inside of one."""
         own: Frame | None = self
         while own is not None and own.container is not container:
             own = own.parent
@@ -88,12 +88,12 @@ class Container(Protocol):
         """The item that may begin now."""
         ...
 
-    def tells(self, index: int) -> bool:
-        """Whether its beginning is told."""
+    def announces(self, index: int) -> bool:
+        """Test for an item whose beginning is announced."""
         ...
 
     def seen(self, index: int) -> dict[str, Value]:
-        """What the nodes of an item see under the id of the container."""
+        """The values of an item under the id of the container."""
         ...
 
     def ended(self, index: int, view: Values, failed: ItemFailed | None) -> bool:
@@ -134,7 +134,7 @@ class Iteration:
         self.begun += 1
         return self.begun - 1
 
-    def tells(self, index: int) -> bool:
+    def announces(self, index: int) -> bool:
         return True
 
     def seen(self, index: int) -> dict[str, Value]:
@@ -167,8 +167,8 @@ class Loop:
         self.rounds = self.finished = 0
         self.count = int(node.data.get("loop_count") or 0)
         self.variables: dict[str, Value] = {}
-        for told in map(mapping, sequence(node.data.get("loop_variables"))):
-            self.variables[text(told.get("label"))] = _initial(told, view)
+        for spec in map(mapping, sequence(node.data.get("loop_variables"))):
+            self.variables[text(spec.get("label"))] = _initial(spec, view)
         self.over = self.count < 1 or self._breaks(_Own(self, view), first=True)
 
     @property
@@ -181,7 +181,7 @@ class Loop:
         self.rounds += 1
         return self.rounds - 1
 
-    def tells(self, index: int) -> bool:
+    def announces(self, index: int) -> bool:
         return index > 0
 
     def seen(self, index: int) -> dict[str, Value]:
@@ -195,12 +195,12 @@ class Loop:
         return False
 
     def _breaks(self, view: conditions.Finding, *, first: bool) -> bool:
-        told = [mapping(each) for each in sequence(self.node.data.get("break_conditions"))]
+        spec = [mapping(each) for each in sequence(self.node.data.get("break_conditions"))]
         if first:
-            told = [each for each in told if view.find(selector(each.get("variable_selector"))) is not None]
-        if not told:
+            spec = [each for each in spec if view.find(selector(each.get("variable_selector"))) is not None]
+        if not spec:
             return False
-        return conditions.hold(told, text(self.node.data.get("logical_operator")) or "and", view)
+        return conditions.hold(spec, text(self.node.data.get("logical_operator")) or "and", view)
 
     def outputs(self) -> dict[str, Value]:
         round = {"loop_round": infer(self.rounds)} if self.rounds else {}
@@ -221,17 +221,17 @@ class _Own:
         return self.view.find(selector)
 
 
-def _initial(told: Mapping[str, Any], view: Values) -> Value:
-    type, given = text(told.get("var_type")), told.get("value")
-    if told.get("value_type") == "variable":
+def _initial(spec: Mapping[str, Any], view: Values) -> Value:
+    type, given = text(spec.get("var_type")), spec.get("value")
+    if spec.get("value_type") == "variable":
         value = view.find(selector(given))
         if value is None:
-            raise Failed(f"The value of the loop variable {told.get('label')} is missing.", NODE_ERROR)
+            raise Failed(f"The value of the loop variable {spec.get('label')} is missing.", NODE_ERROR)
         return value
     try:
         return constant(type, given)
     except ValueError as error:
-        raise Failed(f"The loop variable {told.get('label')}: {error}", NODE_ERROR) from error
+        raise Failed(f"The loop variable {spec.get('label')}: {error}", NODE_ERROR) from error
 
 
 def constant(type: str, given: object) -> Value:

@@ -21,9 +21,9 @@ def defaults(node: Node) -> dict[str, Value]:
 def check(node: Node) -> Iterator[Problem]:
     if node.strategy != "default-value":
         return
-    for number, told in enumerate(map(mapping, sequence(node.data.get("default_value")))):
+    for number, spec in enumerate(map(mapping, sequence(node.data.get("default_value")))):
         try:
-            converted(text(told.get("type")), told.get("value"))
+            converted(text(spec.get("type")), spec.get("value"))
         except (ValueError, TypeError) as error:
             yield Problem(node.id, f"default_value[{number}].value", f"It is a value of its type: {error}")
 

@@ -29,7 +29,7 @@ Status = Literal["running", "paused", "succeeded", "partial-succeeded", "failed"
 
 @dataclass(frozen=True)
 class Given:
-    """What a run begins with."""
+    """The values at the beginning of a run."""
 
     inputs: Mapping[str, Value] = field(default_factory=dict)
     system: Mapping[str, Value] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """How a try of a node ended. Everything else follows from these."""
+    """The end of a try of a node. Everything else follows from these."""
 
     key: str
     outputs: Mapping[str, Value] = field(default_factory=dict)
@@ -68,11 +68,11 @@ class Call:
     """From 0: some nodes make several calls, one after the other."""
     request: Any
     delay_ms: int
-    """How long to wait before it is made."""
+    """The wait before it is made."""
 
     @property
     def waits(self) -> bool:
-        """Whether it may take days."""
+        """Test for a call that may take days."""
         return TYPES[self.node.type].waits
 
 
@@ -196,7 +196,7 @@ class Run:
         return results
 
     def respond(self, key: str, answer: Any) -> Result | None:
-        """Fold the answer of an outside call; None where another call follows, or nobody waits for it any more."""
+        """Fold the answer of an outside call; None where another call follows, or the node waits no longer."""
         if not (call := self.calls.get(key)):
             return None
         execution = self._open[key]
@@ -242,7 +242,7 @@ class Run:
             self._end("stopped", reason)
 
     def waiting(self) -> Iterator[Call]:
-        """The calls that are to be made or under way."""
+        """The calls to make, or under way."""
         yield from self.calls.values()
 
     def _compute(self, execution: Execution) -> Result | None:
@@ -293,8 +293,8 @@ class Run:
         self._leave(frame, node.id, result.outputs, handle, ended)
 
     def _broken(self, frame: Frame, node: Node, key: str, error: str, type: str) -> None:
-        """What follows an error that no try is left for."""
-        told = {"error_message": infer(error), "error_type": infer(type)}
+        """Fold an error after the last try."""
+        spec = {"error_message": infer(error), "error_type": infer(type)}
         if node.strategy is None:
             if frame is self._root:
                 self._reply.failed(node.id)
@@ -303,7 +303,7 @@ class Run:
             self._fail(frame, error)
             return
         self.flawed = True
-        outputs = told if node.strategy == FAILED else {**defaults(node), **told}
+        outputs = spec if node.strategy == FAILED else {**defaults(node), **spec}
         handle = FAILED if node.strategy == FAILED else None
         self._leave(frame, node.id, outputs, handle, Ended(key, node.id, "exception", outputs, error, type))
 
@@ -460,7 +460,7 @@ class Run:
                 self._plans[container.node.id], f"{container.key}/{index}/", container.frame, container, index
             )
             inner.values[container.node.id] = container.seen(index)
-            if container.tells(index):
+            if container.announces(index):
                 self.happened.append(Next(container.key, container.node.id, index))
             self._touch(inner)
             if (entry := inner.plan.scope.entry) is not None:

@@ -37,7 +37,7 @@ NODES: Final = 5_000
 
 @dataclass(frozen=True)
 class Problem:
-    """What keeps a graph from running."""
+    """A reason why a graph cannot run."""
 
     node: str | None
     field: str
@@ -56,7 +56,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often a node is tried again after an error."""
+    """The tries of a node after an error."""
 
     tries: int = 0
     interval_ms: int = 0
@@ -119,9 +119,9 @@ class Graph:
     conversation: tuple[Variable, ...]
     features: Mapping[str, Any]
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """What was ignored, for people."""
+    """Parts of the document that were ignored, for people."""
     problems: tuple[Problem, ...] = ()
-    """What keeps it from running, apart from the fields of single nodes."""
+    """Reasons why it cannot run, apart from the fields of single nodes."""
 
     @property
     def entry(self) -> str | None:
@@ -179,9 +179,9 @@ class _Loading:
         self.workflow = _mapping(whole.get("workflow"), "workflow")
 
     def graph(self) -> Graph:
-        told = _mapping(self.workflow.get("graph"), "workflow.graph")
-        nodes = self._nodes(_sequence(told.get("nodes"), "workflow.graph.nodes"))
-        edges = self._edges(_sequence(told.get("edges") or [], "workflow.graph.edges"), nodes)
+        spec = _mapping(self.workflow.get("graph"), "workflow.graph")
+        nodes = self._nodes(_sequence(spec.get("nodes"), "workflow.graph.nodes"))
+        edges = self._edges(_sequence(spec.get("edges") or [], "workflow.graph.edges"), nodes)
         return Graph(
             mode=self.mode,
             nodes=nodes,
@@ -193,11 +193,11 @@ class _Loading:
             problems=tuple(self.problems),
         )
 
-    def _nodes(self, told: Sequence[Any]) -> dict[str, Node]:
-        if len(told) > NODES:
+    def _nodes(self, spec: Sequence[Any]) -> dict[str, Node]:
+        if len(spec) > NODES:
             raise Rejection("invalid", f"A graph has at most {NODES:,} nodes.", "workflow.graph.nodes")
         raw: dict[str, Mapping[str, Any]] = {}
-        for number, each in enumerate(told):
+        for number, each in enumerate(spec):
             path = f"workflow.graph.nodes[{number}]"
             node = _mapping(each, path)
             data = _optional(node.get("data"), f"{path}.data")
@@ -210,8 +210,8 @@ class _Loading:
         containers = {id for id, node in raw.items() if node["data"].get("type") in CONTAINERS}
         return {id: self._one(id, node, containers) for id, node in raw.items()}
 
-    def _one(self, id: str, told: Mapping[str, Any], containers: set[str]) -> Node:
-        data: dict[str, Any] = dict(told["data"])
+    def _one(self, id: str, spec: Mapping[str, Any], containers: set[str]) -> Node:
+        data: dict[str, Any] = dict(spec["data"])
         type = data.pop("type", None)
         if not isinstance(type, str) or not type:
             self.problems.append(Problem(id, "type", "A node has a type."))
@@ -226,14 +226,14 @@ class _Loading:
             title=_text(data.get("title")),
             version=_text(data.get("version") or "1"),
             data=data,
-            owner=self._owner(id, told, containers),
+            owner=self._owner(id, spec, containers),
             strategy=strategy,
             retry=self._retry(id, data),
         )
 
-    def _owner(self, id: str, told: Mapping[str, Any], containers: set[str]) -> str | None:
-        data = told["data"]
-        named = [data.get("container_id"), told.get("parentId"), data.get("iteration_id"), data.get("loop_id")]
+    def _owner(self, id: str, spec: Mapping[str, Any], containers: set[str]) -> str | None:
+        data = spec["data"]
+        named = [data.get("container_id"), spec.get("parentId"), data.get("iteration_id"), data.get("loop_id")]
         owners = [_text(each) for each in named if each not in (None, "")]
         for owner in owners:
             if owner in containers and owner != id:
@@ -246,13 +246,13 @@ class _Loading:
         if "retry_config" in data and not isinstance(data["retry_config"], Mapping):
             self.problems.append(Problem(id, "retry_config", "It is an object; leave it out to try once."))
             return Retry()
-        told = data.get("retry_config", {})
-        if not told.get("retry_enabled"):
+        spec = data.get("retry_config", {})
+        if not spec.get("retry_enabled"):
             return Retry()
-        return Retry(self._count(id, told, "max_retries"), self._count(id, told, "retry_interval"), enabled=True)
+        return Retry(self._count(id, spec, "max_retries"), self._count(id, spec, "retry_interval"), enabled=True)
 
-    def _count(self, id: str, told: Mapping[str, Any], name: str) -> int:
-        value = told.get(name)
+    def _count(self, id: str, spec: Mapping[str, Any], name: str) -> int:
+        value = spec.get(name)
         if isinstance(value, str) and value.strip().isdecimal():
             value = int(value)
         if value is None:
@@ -262,10 +262,10 @@ class _Loading:
             return 0
         return max(0, int(value))
 
-    def _edges(self, told: Sequence[Any], nodes: Mapping[str, Node]) -> list[Edge]:
+    def _edges(self, spec: Sequence[Any], nodes: Mapping[str, Node]) -> list[Edge]:
         edges: list[Edge] = []
         taken: set[str] = set()
-        for number, each in enumerate(told):
+        for number, each in enumerate(spec):
             path = f"workflow.graph.edges[{number}]"
             edge = _mapping(each, path)
             ends = [_id(edge.get(end), f"{path}.{end}") for end in ("source", "target")]
@@ -357,12 +357,12 @@ class _Loading:
         found: dict[str, Variable] = {}
         for number, each in enumerate(_sequence(self.workflow.get(name) or [], f"workflow.{name}")):
             path = f"workflow.{name}[{number}]"
-            told = _mapping(each, path)
-            if not (named := _text(told.get("name"))):
+            spec = _mapping(each, path)
+            if not (named := _text(spec.get("name"))):
                 raise Rejection("invalid", "A variable has a name.", f"{path}.name")
-            if not (type := _text(told.get("value_type"))):
+            if not (type := _text(spec.get("value_type"))):
                 raise Rejection("invalid", f"The variable {named} has a value_type.", f"{path}.value_type")
-            variable = Variable(named, type, told.get("value"), _text(told.get("description")), _text(told.get("id")))
+            variable = Variable(named, type, spec.get("value"), _text(spec.get("description")), _text(spec.get("id")))
             if named in found:
                 self.warnings.append(f"The variable {named} is there twice; the last one counts.")
             found[named] = variable
@@ -384,8 +384,8 @@ def plain(value: object, depth: int = 0, path: str = "") -> Any:
     return str(value)
 
 
-def _handle(told: object, source: Node) -> str:
-    handle = _text(told) or SOURCE
+def _handle(spec: object, source: Node) -> str:
+    handle = _text(spec) or SOURCE
     return SOURCE if handle == "success-branch" and source.strategy == FAILED else handle
 
 
@@ -397,8 +397,8 @@ def _by(edges: Sequence[Edge], end: str) -> dict[str, tuple[Edge, ...]]:
 
 
 def _node(node: Node) -> dict[str, Any]:
-    told = {"id": node.id, "data": {"type": node.type, **node.data}}
-    return told if node.owner is None else {**told, "parentId": node.owner}
+    spec = {"id": node.id, "data": {"type": node.type, **node.data}}
+    return spec if node.owner is None else {**spec, "parentId": node.owner}
 
 
 def _variable(variable: Variable) -> dict[str, Any]:
@@ -411,30 +411,30 @@ def _variable(variable: Variable) -> dict[str, Any]:
     }
 
 
-def _id(told: object, path: str) -> str:
-    if isinstance(told, bool) or not isinstance(told, str | int | float) or told == "":
+def _id(spec: object, path: str) -> str:
+    if isinstance(spec, bool) or not isinstance(spec, str | int | float) or spec == "":
         raise Rejection("invalid", "It is a text that names a node.", path)
-    return str(told)
+    return str(spec)
 
 
-def _text(told: object) -> str:
-    return "" if told is None else told if isinstance(told, str) else str(told)
+def _text(spec: object) -> str:
+    return "" if spec is None else spec if isinstance(spec, str) else str(spec)
 
 
-def _mapping(told: object, path: str) -> Mapping[str, Any]:
-    if not isinstance(told, Mapping):
+def _mapping(spec: object, path: str) -> Mapping[str, Any]:
+    if not isinstance(spec, Mapping):
         raise Rejection("invalid", "It is an object, and has to be there.", path or None)
-    return told
+    return spec
 
 
-def _optional(told: object, path: str) -> Mapping[str, Any]:
-    return {} if told is None else _mapping(told, path)
+def _optional(spec: object, path: str) -> Mapping[str, Any]:
+    return {} if spec is None else _mapping(spec, path)
 
 
-def _sequence(told: object, path: str) -> Sequence[Any]:
-    if not isinstance(told, list):
+def _sequence(spec: object, path: str) -> Sequence[Any]:
+    if not isinstance(spec, list):
         raise Rejection("invalid", "It is a list.", path)
-    return told
+    return spec
 
 
 def texts(problems: Sequence[Problem]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A node type: what its nodes are told, do and put out."""
+"""A node type: the fields, the work and the outputs of its nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODE_ERROR: Final = "WorkflowNodeError"
 
 
 class Failed(Exception):
-    """A node that cannot do what it is told."""
+    """A node that failed."""
 
     def __init__(self, message: str, type: str = "") -> None:
         super().__init__(message)
@@ -32,14 +32,14 @@ class Write(NamedTuple):
 
 @dataclass(frozen=True)
 class Done:
-    """What a node put out."""
+    """The result of a node that succeeded."""
 
     outputs: Mapping[str, Any] = field(default_factory=dict)
     handle: str | None = None
     """The edges that follow; None for all."""
     writes: tuple[Write, ...] = ()
     process: Mapping[str, Any] = field(default_factory=dict)
-    """What it worked with, for people."""
+    """Data that it worked with, for people."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Values(Protocol):
     """The values that a node sees."""
 
     def find(self, selector: Selector) -> Value | None:
-        """What a selector reaches; None where it is missing."""
+        """The value that a selector reaches; None where it is missing."""
         ...
 
     def may_write(self, selector: Selector) -> bool:
-        """Whether it is a variable of the conversation, or of a loop around the node."""
+        """Test for a variable of the conversation, or of a loop around the node."""
         ...
 
     @property
     def chat(self) -> bool:
-        """Whether the run answers a message."""
+        """Test for a run that answers a message."""
         ...
 
     @property
@@ -90,26 +90,26 @@ class NodeType:
     branches: bool = False
     retries: bool = False
     waits: bool = False
-    """What it waits for may take days."""
+    """Its calls may take days."""
 
 
-def selector(told: object) -> Selector:
+def selector(spec: object) -> Selector:
     """A selector of a file; empty for what is none."""
-    if isinstance(told, list | tuple):
-        return tuple(str(part) for part in told)
+    if isinstance(spec, list | tuple):
+        return tuple(str(part) for part in spec)
     return ()
 
 
-def mapping(told: object) -> Mapping[str, Any]:
-    return told if isinstance(told, Mapping) else {}
+def mapping(spec: object) -> Mapping[str, Any]:
+    return spec if isinstance(spec, Mapping) else {}
 
 
-def sequence(told: object) -> Sequence[Any]:
-    return told if isinstance(told, list | tuple) else []
+def sequence(spec: object) -> Sequence[Any]:
+    return spec if isinstance(spec, list | tuple) else []
 
 
-def text(told: object) -> str:
-    return "" if told is None else str(told)
+def text(spec: object) -> str:
+    return "" if spec is None else str(spec)
 
 
 def data(value: Value | None) -> Any:
@@ -117,11 +117,11 @@ def data(value: Value | None) -> Any:
     return None if value is None else value.data
 
 
-def variables(told: object, find: Callable[[Selector], Value | None]) -> dict[str, Any]:
+def variables(spec: object, find: Callable[[Selector], Value | None]) -> dict[str, Any]:
     """The inputs that a list of variables names: null where one is missing."""
-    named = (mapping(each) for each in sequence(told))
+    named = (mapping(each) for each in sequence(spec))
     return {text(each.get("variable")): data(find(selector(each.get("value_selector")))) for each in named}
 
 
-def is_selector(told: object) -> bool:
-    return isinstance(told, list | tuple) and all(isinstance(part, str | int) for part in told)
+def is_selector(spec: object) -> bool:
+    return isinstance(spec, list | tuple) and all(isinstance(part, str | int) for part in spec)

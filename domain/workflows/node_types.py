@@ -63,7 +63,7 @@ TYPES: Final[Mapping[str, NodeType]] = {
 
 
 def _parallel(graph: Graph, node: Node) -> bool:
-    """Whether a node runs at the same time as itself."""
+    """Test for a node in items that run at once."""
     owner = node.owner
     while owner is not None:
         container = graph.nodes[owner]
@@ -78,7 +78,7 @@ def _remembers(node: Node) -> bool:
 
 
 def problems(graph: Graph) -> list[Problem]:
-    """What keeps a graph from running."""
+    """Reasons why a graph cannot run."""
     found = list(graph.problems)
     for node in graph.nodes.values():
         if node.type in INNER_STARTS or not node.type:

@@ -17,14 +17,14 @@ ROLES: Final = ("user", "assistant")
 
 
 def remembers(node: Node, view: Values) -> bool:
-    """Whether a node takes earlier turns; only chatflows have them."""
+    """Test for a node that takes earlier turns; only chatflows have them."""
     return bool(node.data.get("memory")) and view.chat
 
 
 def memory(node: Node, at: int = 0) -> Memory:
     """The memory that a node asks for."""
-    told = mapping(node.data.get("memory"))
-    window, prefix = mapping(told.get("window")), mapping(told.get("role_prefix"))
+    spec = mapping(node.data.get("memory"))
+    window, prefix = mapping(spec.get("window")), mapping(spec.get("role_prefix"))
     size = window.get("size") if window.get("enabled") else None
     prefixes = (text(prefix.get("user")) or "Human", text(prefix.get("assistant")) or "Assistant")
     return Memory(at, int(size) if size else None, prefixes)
@@ -34,16 +34,16 @@ def request(
     node: Node, messages: Sequence[Message], view: Values, *, at: int = 0, inline: bool = False, then: Any = None
 ) -> ModelRequest:
     """The request of a node to its model. The memory stands at a message, or inside of it."""
-    told = mapping(node.data.get("model"))
+    spec = mapping(node.data.get("model"))
     parameters = {
         name: render(value, view.find) if isinstance(value, str) else value
-        for name, value in mapping(told.get("completion_params")).items()
+        for name, value in mapping(spec.get("completion_params")).items()
     }
     stop = tuple(map(str, sequence(parameters.pop("stop", None))))
     return ModelRequest(
-        text(told.get("provider")),
-        text(told.get("name")),
-        text(told.get("mode")) or "chat",
+        text(spec.get("provider")),
+        text(spec.get("name")),
+        text(spec.get("mode")) or "chat",
         tuple(messages),
         parameters,
         stop,
@@ -87,14 +87,14 @@ def seen(request: ModelRequest, takes: Collection[str]) -> ModelRequest:
     return replace(request, messages=tuple(messages))
 
 
-def _told(request: ModelRequest, history: Sequence[Message]) -> str:
+def _transcript(request: ModelRequest, history: Sequence[Message]) -> str:
     names = dict(zip(ROLES, request.memory.prefixes, strict=True)) if request.memory else {}
     return "\n".join(f"{names[each.role]}: {each.text}" for each in history)
 
 
 def _inlined(request: ModelRequest, history: Sequence[Message]) -> ModelRequest:
     first, *others = request.messages
-    written = first.text.replace(HISTORIES, _told(request, history), 1)
+    written = first.text.replace(HISTORIES, _transcript(request, history), 1)
     return replace(request, messages=(replace(first, text=written), *others), memory=None)
 
 
@@ -102,8 +102,8 @@ def _completed(request: ModelRequest, history: Sequence[Message]) -> ModelReques
     if not request.messages:
         return request
     first, *others = request.messages
-    told, written = _told(request, history), first.text
-    written = written.replace(HISTORIES, told) if HISTORIES in written else f"{told}\n{written}"
+    spec, written = _transcript(request, history), first.text
+    written = written.replace(HISTORIES, spec) if HISTORIES in written else f"{spec}\n{written}"
     if request.query:
         written = f"{request.query}\n{written}"
     return replace(request, messages=(replace(first, text=written), *others), memory=None)

@@ -15,7 +15,7 @@ REFERENCE: Final = re.compile(r"\{\{#([a-zA-Z0-9_]{1,50}(?:\.[a-zA-Z_][a-zA-Z0-9
 
 Selector = tuple[str, ...]
 Find = Callable[[Selector], Value | None]
-"""What a selector reaches; None where it is missing."""
+"""The value that a selector reaches; None where it is missing."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a reply streams: which response node prints, and how far it has come.
+"""The stream of a reply: the response node that prints, and its progress.
 
 A response node prints once it is certain to run: each decision on a way to it has been made, and leads there. It need
 not have been reached. One prints at a time, in the order in which they became certain.
@@ -29,15 +29,15 @@ class Printed:
 
 @dataclass
 class Session:
-    """What a response node prints."""
+    """The parts that a response node prints."""
 
     node: str
     parts: list[Text | Reference]
     deciding: frozenset[str]
     """Nodes that have to have ended, and led here."""
     at: int = 0
-    told: int = 0
-    """How much of the stream at this part was printed."""
+    printed: int = 0
+    """Number of chunks of the stream at this part that were printed."""
 
 
 @dataclass
@@ -66,10 +66,10 @@ class Reply:
         self._streams.setdefault(selector, []).append(text)
 
     def forget(self, node: str) -> None:
-        """Drop what a try that failed has streamed and nobody printed."""
+        """Drop the stream of a try that failed, except for the part that was printed."""
         for name in [each for each in self._streams if each[0] == node]:
             printing = bool(self._queue) and self._here(self._queue[0]) == Reference(name)
-            self._streams[name] = self._streams[name][: self._queue[0].told if printing else 0]
+            self._streams[name] = self._streams[name][: self._queue[0].printed if printing else 0]
 
     def taken(self, edge: str) -> None:
         self._taken.add(edge)
@@ -79,7 +79,7 @@ class Reply:
         self._changed = True
 
     def failed(self, node: str) -> None:
-        """What it has streamed is printed, and nothing after it."""
+        """Print what it has streamed, and nothing after it."""
         self._failed.add(node)
         self.ended(node)
 
@@ -88,7 +88,7 @@ class Reply:
         self._changed = True
 
     def advance(self) -> list[Printed]:
-        """What can be printed now."""
+        """Print as far as possible."""
         if self._changed and self._pending:
             certain = [session for session in self._pending if self._certain(session)]
             self._queue += certain
@@ -120,7 +120,7 @@ class Reply:
                 tell(Printed((session.node, "answer"), part.text))
             elif not self._refer(session, part.selector, tell):
                 return session.node in self._ended
-            session.at, session.told = session.at + 1, 0
+            session.at, session.printed = session.at + 1, 0
         return True
 
     @staticmethod
@@ -131,9 +131,9 @@ class Reply:
         """Print a value as far as it is there; whether that is all of it."""
         node = selector[0]
         if (stream := self._streams.get(selector)) is not None:
-            for chunk in stream[session.told :]:
+            for chunk in stream[session.printed :]:
                 tell(Printed(selector, chunk))
-            session.told = len(stream)
+            session.printed = len(stream)
             return node in self._ended and node not in self._failed
         if node in self._skipped:
             return True
@@ -150,9 +150,9 @@ def _parts(node: Node) -> list[Text | Reference]:
     if node.type == "answer":
         return parse(text(node.data.get("answer")))
     parts: list[Text | Reference] = []
-    for told in map(mapping, sequence(node.data.get("outputs"))):
+    for spec in map(mapping, sequence(node.data.get("outputs"))):
         parts += [Text("\n")] if parts else []
-        parts.append(Reference(selector(told.get("value_selector"))))
+        parts.append(Reference(selector(spec.get("value_selector"))))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Outside calls of nodes: each describes completely what is to be done."""
+"""Outside calls of nodes: each is a complete description."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TemplateRequest:
     templates: tuple[str, ...]
     variables: Mapping[str, Any]
     then: Any = None
-    """What the node goes on with."""
+    """Data for the next step of the node."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Memory:
     at: int
     """Before which message they stand."""
     window: int | None
-    """How many turns at most; None for the latest 500."""
+    """Maximum number of turns; None for the latest 500."""
     prefixes: tuple[str, str] = ("Human", "Assistant")
-    """What stands before a question and an answer, where they are told in a text."""
+    """Texts before a question and an answer, where they are written in a text."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class ModelRequest:
     stop: tuple[str, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     schema: Mapping[str, Any] | None = None
-    """What the answer has to fit."""
+    """JSON Schema that the answer has to fit."""
     memory: Memory | None = None
     inline: bool = False
-    """Whether the memory stands inside of the first message."""
+    """The memory stands inside of the first message."""
     otherwise: ModelRequest | None = None
-    """What a model is asked that does not call tools."""
+    """The request to a model that does not call tools."""
     query: str = ""
-    """What a completion begins with."""
+    """The beginning of a completion."""
     streams: bool = False
-    """Whether tokens are told as they come."""
+    """Tokens are sent as they come."""
     then: Any = None
 
 
@@ -176,7 +176,7 @@ class RetrievalRequest:
 
 @dataclass(frozen=True)
 class DocumentRequest:
-    """Files whose text is to be read. The answer is their texts."""
+    """Files to read. The answer is their texts."""
 
     files: tuple[File, ...]
     several: bool
@@ -195,7 +195,7 @@ class FormRequest:
 
 @dataclass(frozen=True)
 class FormAnswer:
-    """What a person chose and filled in; or that nobody did in time."""
+    """The choice of a person, with the fields of the form; or the end of the time for it."""
 
     action: str
     fields: Mapping[str, Any] = field(default_factory=dict)

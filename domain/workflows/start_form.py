@@ -21,40 +21,40 @@ def accept(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
     if graph.entry is None or graph.nodes[graph.entry].type != START:
         return dict(given)
     accepted = {}
-    for told in map(mapping, sequence(graph.nodes[graph.entry].data.get("variables"))):
-        name = text(told.get("variable"))
-        accepted[name] = _input(name, told, given.get(name))
+    for spec in map(mapping, sequence(graph.nodes[graph.entry].data.get("variables"))):
+        name = text(spec.get("variable"))
+        accepted[name] = _input(name, spec, given.get(name))
     return accepted
 
 
-def _input(name: str, told: Mapping[str, Any], value: Any) -> Any:
+def _input(name: str, spec: Mapping[str, Any], value: Any) -> Any:
     if value is None:
-        if told.get("required"):
+        if spec.get("required"):
             raise _refused(name, "It is required.")
-        value = told.get("default")
+        value = spec.get("default")
     if value is None:
         return None
-    convert = CONVERSIONS.get(text(told.get("type")))
-    return convert(name, told, value) if convert else value
+    convert = CONVERSIONS.get(text(spec.get("type")))
+    return convert(name, spec, value) if convert else value
 
 
-def _text(name: str, told: Mapping[str, Any], value: Any) -> str:
+def _text(name: str, spec: Mapping[str, Any], value: Any) -> str:
     if not isinstance(value, str):
         raise _refused(name, "It is a text.")
-    longest = told.get("max_length") or (LENGTH if told.get("type") == "text-input" else None)
+    longest = spec.get("max_length") or (LENGTH if spec.get("type") == "text-input" else None)
     if longest and len(value) > int(longest):
         raise _refused(name, f"It has at most {longest} characters.")
     return value
 
 
-def _select(name: str, told: Mapping[str, Any], value: Any) -> str:
-    options = [text(each) for each in sequence(told.get("options"))]
+def _select(name: str, spec: Mapping[str, Any], value: Any) -> str:
+    options = [text(each) for each in sequence(spec.get("options"))]
     if value not in options:
         raise _refused(name, f"It is one of {', '.join(options)}.")
     return str(value)
 
 
-def _number(name: str, told: Mapping[str, Any], value: Any) -> int | float | None:
+def _number(name: str, spec: Mapping[str, Any], value: Any) -> int | float | None:
     if value == "":
         return None
     if isinstance(value, str):
@@ -67,29 +67,29 @@ def _number(name: str, told: Mapping[str, Any], value: Any) -> int | float | Non
     return value
 
 
-def _checkbox(name: str, told: Mapping[str, Any], value: Any) -> bool:
+def _checkbox(name: str, spec: Mapping[str, Any], value: Any) -> bool:
     written = str(value).strip().lower()
     if written not in ON | OFF:
         raise _refused(name, "It is true or false.")
     return written in ON
 
 
-def _object(name: str, told: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+def _object(name: str, spec: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise _refused(name, "It is an object.")
     return value
 
 
-def _file(name: str, told: Mapping[str, Any], value: Any) -> File:
+def _file(name: str, spec: Mapping[str, Any], value: Any) -> File:
     if not isinstance(value, File):
         raise _refused(name, "It is a file.")
     return value
 
 
-def _files(name: str, told: Mapping[str, Any], value: Any) -> list[File]:
+def _files(name: str, spec: Mapping[str, Any], value: Any) -> list[File]:
     if not isinstance(value, list) or not all(isinstance(each, File) for each in value):
         raise _refused(name, "It is a list of files.")
-    most = told.get("max_length")
+    most = spec.get("max_length")
     if most and len(value) > int(most):
         raise _refused(name, f"There are at most {most} files.")
     return value

@@ -29,7 +29,7 @@ ATTRIBUTES: Final = {
     "extension": "extension",
     "related_id": "related_id",
 }
-"""What a selector reaches of a file, and where it is kept."""
+"""Attributes of files that selectors reach, and their fields."""
 
 FILE_MARK: Final = "$file"
 OBJECT_MARK: Final = "$object"
@@ -53,7 +53,7 @@ class File:
     size: int = -1
     remote_url: str | None = None
     related_id: str | None = None
-    """What names its bytes here; None for a file elsewhere."""
+    """The name of its bytes here; None for a file elsewhere."""
     url: str | None = None
     """Where it can be fetched."""
 
@@ -117,7 +117,7 @@ def declared(type: str, data: object) -> Value:
 
 
 def fits(type: str, value: Value) -> bool:
-    """Whether a value may stand where this type is declared."""
+    """Test for a value that may stand where this type is declared."""
     if value.type == type or (type == STRING and value.type == SECRET):
         return True
     if not type.startswith("array[") or not value.is_array:
@@ -126,7 +126,7 @@ def fits(type: str, value: Value) -> bool:
 
 
 def within(value: Value, path: Sequence[str]) -> Value | None:
-    """What a selector reaches inside of a value; None where it is missing."""
+    """The value that a selector reaches inside of a value; None where it is missing."""
     for name in path:
         if value.type == OBJECT:
             if name not in value.data:
@@ -155,9 +155,9 @@ def to_json(value: Value) -> dict[str, Any]:
     return {"type": value.type, "data": _encoded(value.data)}
 
 
-def from_json(told: Mapping[str, Any]) -> Value:
+def from_json(spec: Mapping[str, Any]) -> Value:
     """A recorded value."""
-    return Value(told["type"], _decoded(told["data"]))
+    return Value(spec["type"], _decoded(spec["data"]))
 
 
 def _encoded(data: object) -> Any:
@@ -166,8 +166,8 @@ def _encoded(data: object) -> Any:
     if isinstance(data, list | tuple):
         return [_encoded(each) for each in data]
     if isinstance(data, Mapping):
-        told = {str(key): _encoded(each) for key, each in data.items()}
-        return {OBJECT_MARK: told} if told.keys() & MARKS else told
+        spec = {str(key): _encoded(each) for key, each in data.items()}
+        return {OBJECT_MARK: spec} if spec.keys() & MARKS else spec
     return data
 
 
@@ -178,8 +178,8 @@ def _decoded(data: object) -> Any:
         return data
     if FILE_MARK in data:
         return File(**data[FILE_MARK])
-    told = data.get(OBJECT_MARK, data)
-    return {key: _decoded(each) for key, each in told.items()}
+    spec = data.get(OBJECT_MARK, data)
+    return {key: _decoded(each) for key, each in spec.items()}
 
 
 def _fields(file: File) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from domain.workflows.values import Value, as_objects
 
 
 def prepare(node: Node, view: Values) -> AgentRequest:
-    told = mapping(node.data.get("agent_parameters"))
-    given = {name: mapping(each).get("value") for name, each in told.items()}
+    spec = mapping(node.data.get("agent_parameters"))
+    given = {name: mapping(each).get("value") for name, each in spec.items()}
     plain = {name: value for name, value in given.items() if not _written(value)}
-    written = {name: each for name, each in told.items() if name not in plain}
+    written = {name: each for name, each in spec.items() if name not in plain}
     return AgentRequest(
         text(node.data.get("agent_strategy_provider_name")),
         text(node.data.get("agent_strategy_name")),
@@ -48,12 +48,12 @@ def _written(value: object) -> bool:
 TYPE = NodeType(
     "agent",
     {
-        "agent_strategy_provider_name": "Who has the strategy.",
+        "agent_strategy_provider_name": "Provider of the strategy.",
         "agent_strategy_name": "The strategy.",
         "agent_parameters": "Its parameters: model, tools, instruction, query, maximum_iterations.",
         "memory": "Earlier turns.",
     },
-    {"text": "The answer.", "usage": "Tokens.", "files": "Files.", "json": "What the tools gave."},
+    {"text": "The answer.", "usage": "Tokens.", "files": "Files.", "json": "Objects that the tools returned."},
     prepare=prepare,
     conclude=conclude,
     check=check,

@@ -15,8 +15,8 @@ def run(node: Node, view: Values) -> Done:
 
 
 def check(node: Node) -> Iterator[Problem]:
-    for number, told in enumerate(map(mapping, sequence(node.data.get("outputs")))):
-        if not is_selector(told.get("value_selector")):
+    for number, spec in enumerate(map(mapping, sequence(node.data.get("outputs")))):
+        if not is_selector(spec.get("value_selector")):
             yield Problem(node.id, f"outputs[{number}].value_selector", "It is a list: the node, the name.")
 
 

@@ -111,12 +111,12 @@ def check(node: Node) -> Iterator[Problem]:
 
 
 def is_file(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether the body of an answer is a file, not a text."""
-    told = {name.lower(): value.lower() for name, value in headers.items()}
-    disposition = told.get("content-disposition", "")
+    """Test for an answer whose body is a file, not a text."""
+    spec = {name.lower(): value.lower() for name, value in headers.items()}
+    disposition = spec.get("content-disposition", "")
     if "attachment" in disposition or "filename=" in disposition:
         return True
-    kind = told.get("content-type", "").partition(";")[0].strip()
+    kind = spec.get("content-type", "").partition(";")[0].strip()
     if kind.startswith(("image/", "audio/", "video/")):
         return True
     if not kind.startswith("application/") or any(part in kind for part in WRITTEN):
@@ -139,8 +139,8 @@ def file_type(headers: Mapping[str, str]) -> str:
 
 
 def _text(answer: HttpAnswer) -> str:
-    told = next((value for name, value in answer.headers.items() if name.lower() == "content-type"), "")
-    named = CHARSET.search(told)
+    spec = next((value for name, value in answer.headers.items() if name.lower() == "content-type"), "")
+    named = CHARSET.search(spec)
     try:
         return answer.body.decode(named[1] if named else "utf-8", "replace")
     except LookupError:
@@ -180,16 +180,16 @@ def _has(headers: Mapping[str, str], name: str) -> bool:
     return any(each.lower() == name for each in headers)
 
 
-def _lines(told: str) -> list[tuple[str, str]]:
+def _lines(spec: str) -> list[tuple[str, str]]:
     """Names and values, a line each."""
-    split = (line.partition(":") for line in told.splitlines() if line.strip())
+    split = (line.partition(":") for line in spec.splitlines() if line.strip())
     return [(name.strip(), value.strip()) for name, _, value in split]
 
 
-def _body(kind: str, told: Any, view: Values) -> dict[str, Any]:
+def _body(kind: str, spec: Any, view: Values) -> dict[str, Any]:
     if kind == "none":
         return {}
-    items = _items(kind, told)
+    items = _items(kind, spec)
     if kind in ("raw-text", "json"):
         if len(items) != 1:
             raise Failed("Such a body has one item.", BODY_ERROR)
@@ -211,13 +211,13 @@ def _body(kind: str, told: Any, view: Values) -> dict[str, Any]:
     return {"fields": tuple(fields.items()), "files": tuple(files), "form": "multipart"}
 
 
-def _items(kind: str, told: Any) -> list[Mapping[str, Any]]:
+def _items(kind: str, spec: Any) -> list[Mapping[str, Any]]:
     """The items of a body; in old files it is one text."""
-    if not isinstance(told, str):
-        return [mapping(each) for each in sequence(told)]
+    if not isinstance(spec, str):
+        return [mapping(each) for each in sequence(spec)]
     if kind in ("raw-text", "json"):
-        return [{"value": told}]
-    return [{"key": name, "type": "text", "value": value} for name, value in _lines(told)]
+        return [{"value": spec}]
+    return [{"key": name, "type": "text", "value": value} for name, value in _lines(spec)]
 
 
 def _files(item: Mapping[str, Any], view: Values) -> list[tuple[str, File]]:
@@ -236,26 +236,26 @@ def _json(template: str, view: Values) -> str:
             quoted = _quoted(part.text, inside=quoted)
             written += part.text
         else:
-            told = _told(part, view)
-            written += json.dumps(told, ensure_ascii=False)[1:-1] if quoted else told
+            spec = _text_of(part, view)
+            written += json.dumps(spec, ensure_ascii=False)[1:-1] if quoted else spec
     try:
         return json.dumps(loads(written), ensure_ascii=False, separators=(",", ":"))
     except ValueError as error:
         raise Failed(f"The body is no JSON: {error}", BODY_ERROR) from error
 
 
-def _told(part: Reference, view: Values) -> str:
+def _text_of(part: Reference, view: Values) -> str:
     value = view.find(part.selector)
     return part.name if value is None else as_text(value)
 
 
-def _quoted(told: str, *, inside: bool) -> bool:
-    """Whether a text ends inside of quotes."""
+def _quoted(spec: str, *, inside: bool) -> bool:
+    """Test for a text that ends inside of quotes."""
     at = 0
-    while at < len(told):
-        if told[at] == "\\" and inside:
+    while at < len(spec):
+        if spec[at] == "\\" and inside:
             at += 1
-        elif told[at] == '"':
+        elif spec[at] == '"':
             inside = not inside
         at += 1
     return inside
@@ -271,7 +271,7 @@ TYPE = NodeType(
         "params": "A line `name:value` each, templates.",
         "body": "`type` none, form-data, x-www-form-urlencoded, raw-text, json or binary; `data`.",
         "timeout": "`connect`, `read`, `write` in seconds.",
-        "ssl_verify": "Whether certificates are checked.",
+        "ssl_verify": "Check of certificates; true by default.",
     },
     {"status_code": "Status.", "body": "Body as a text.", "headers": "Headers.", "files": "The body as a file."},
     prepare=prepare,

@@ -18,12 +18,12 @@ HOURS: Final = 36
 
 def prepare(node: Node, view: Values) -> FormRequest:
     inputs = []
-    for told in map(mapping, sequence(node.data.get("inputs"))):
-        default = mapping(told.get("default"))
+    for spec in map(mapping, sequence(node.data.get("inputs"))):
+        default = mapping(spec.get("default"))
         value: Any = default.get("value")
         if default.get("type") == "variable":
             value = as_objects(data(view.find(selector(default.get("selector")))))
-        inputs.append({**told, "default": value})
+        inputs.append({**spec, "default": value})
     unit = UNITS.get(text(node.data.get("timeout_unit")), UNITS["hour"])
     return FormRequest(
         render(text(node.data.get("form_content")), view.find),
@@ -60,12 +60,12 @@ TYPE = NodeType(
         "form_content": "Text of the form, a template; `{{#$output.name#}}` where a field stands.",
         "inputs": "Fields.",
         "user_actions": "Buttons: `id`, `title`.",
-        "timeout": "How long it waits.",
+        "timeout": "Longest wait.",
         "timeout_unit": "hour or day.",
-        "delivery_methods": "How the form is sent.",
+        "delivery_methods": "Ways to send the form.",
     },
     {
-        "<field>": "What was filled in.",
+        "<field>": "Value of the field.",
         "__action_id": "The button.",
         "__action_value": "Its title.",
         "__rendered_content": "The form with what was filled in.",

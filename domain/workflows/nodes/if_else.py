@@ -25,8 +25,8 @@ def check(node: Node) -> Iterator[Problem]:
         yield from conditions.problems(node.id, f"cases[{number}].conditions", case.get("conditions"))
 
 
-def _holds(told: object, view: Values) -> bool:
-    case = mapping(told)
+def _holds(spec: object, view: Values) -> bool:
+    case = mapping(spec)
     listed = [mapping(each) for each in sequence(case.get("conditions"))]
     return conditions.hold(listed, text(case.get("logical_operator")) or "and", view)
 
@@ -42,7 +42,7 @@ TYPE = NodeType(
         "conditions": "Of old files: the conditions of the branch `true`.",
         "logical_operator": "Of old files: `and` or `or`.",
     },
-    {"result": "Whether a case held.", "selected_case_id": "The case, else `false`."},
+    {"result": "True if a case held.", "selected_case_id": "The case, else `false`."},
     run=run,
     check=check,
     branches=True,

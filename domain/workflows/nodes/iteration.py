@@ -26,13 +26,13 @@ TYPE = NodeType(
     "iteration",
     {
         "iterator_selector": "The list.",
-        "output_selector": "What every item puts out.",
+        "output_selector": "Output of every item.",
         "start_node_id": "The first node inside.",
-        "is_parallel": "Whether items run at once.",
-        "parallel_nums": "How many, at most 10.",
+        "is_parallel": "True if items run at once.",
+        "parallel_nums": "Number of items that run at once, at most 10.",
         "error_handle_mode": "terminated, continue-on-error or remove-abnormal-output.",
-        "flatten_output": "Whether lists become one.",
+        "flatten_output": "True (default) if lists become one list.",
     },
-    {"output": "What the items put out, in their order."},
+    {"output": "Outputs of the items, in their order."},
     check=check,
 )

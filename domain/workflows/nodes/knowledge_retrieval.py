@@ -62,12 +62,12 @@ def _files(value: Value | None) -> tuple[File, ...]:
     return tuple(file for file in found if isinstance(file, File))
 
 
-def _filter(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
+def _filter(spec: Mapping[str, Any], view: Values) -> dict[str, Any]:
     conditions = []
-    for condition in map(mapping, sequence(told.get("conditions"))):
+    for condition in map(mapping, sequence(spec.get("conditions"))):
         value = condition.get("value")
         conditions.append({**condition, "value": render(value, view.find) if isinstance(value, str) else value})
-    return {"logical_operator": text(told.get("logical_operator")) or "and", "conditions": conditions}
+    return {"logical_operator": text(spec.get("logical_operator")) or "and", "conditions": conditions}
 
 
 TYPE = NodeType(

@@ -15,16 +15,16 @@ from domain.workflows.values import File, Value
 Test = Callable[[Any], bool]
 
 TEXTS: Final[Mapping[str, Callable[[str, str], bool]]] = {
-    "contains": lambda item, told: told in item,
-    "not contains": lambda item, told: told not in item,
+    "contains": lambda item, spec: spec in item,
+    "not contains": lambda item, spec: spec not in item,
     "start with": str.startswith,
     "end with": str.endswith,
     "is": operator.eq,
     "is not": operator.ne,
-    "in": lambda item, told: item in told,
-    "not in": lambda item, told: item not in told,
-    "empty": lambda item, told: not item,
-    "not empty": lambda item, told: bool(item),
+    "in": lambda item, spec: item in spec,
+    "not in": lambda item, spec: item not in spec,
+    "empty": lambda item, spec: not item,
+    "not empty": lambda item, spec: bool(item),
 }
 NUMBERS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "=": operator.eq,
@@ -50,23 +50,23 @@ def run(node: Node, view: Values) -> Done:
     if value.type not in KINDS:
         raise Failed(f"A list of texts, numbers, booleans or files is needed, not {value.type}.")
     items = list(value.data)
-    told = {name: mapping(node.data.get(name)) for name in ("filter_by", "extract_by", "order_by", "limit")}
-    if told["filter_by"].get("enabled"):
-        for condition in map(mapping, sequence(told["filter_by"].get("conditions"))):
+    spec = {name: mapping(node.data.get(name)) for name in ("filter_by", "extract_by", "order_by", "limit")}
+    if spec["filter_by"].get("enabled"):
+        for condition in map(mapping, sequence(spec["filter_by"].get("conditions"))):
             items = list(filter(_test(value.type, condition, view), items))
-    if told["extract_by"].get("enabled"):
-        items = [items[_serial(told["extract_by"], items, view)]]
-    if told["order_by"].get("enabled"):
-        by = told["order_by"]
+    if spec["extract_by"].get("enabled"):
+        items = [items[_serial(spec["extract_by"], items, view)]]
+    if spec["order_by"].get("enabled"):
+        by = spec["order_by"]
         items.sort(key=_key(value.type, text(by.get("key"))), reverse=by.get("value") == "desc")
-    if told["limit"].get("enabled"):
-        items = items[: int(told["limit"].get("size") or 0)]
+    if spec["limit"].get("enabled"):
+        items = items[: int(spec["limit"].get("size") or 0)]
     first, last = (items[0], items[-1]) if items else (None, None)
     return Done({"result": Value(value.type, items), "first_record": first, "last_record": last})
 
 
-def _serial(told: Mapping[str, Any], items: list[Any], view: Values) -> int:
-    written = render(text(told.get("serial")), view.find)
+def _serial(spec: Mapping[str, Any], items: list[Any], view: Values) -> int:
+    written = render(text(spec.get("serial")), view.find)
     try:
         serial = int(written[:100])
     except ValueError as error:
@@ -79,8 +79,8 @@ def _serial(told: Mapping[str, Any], items: list[Any], view: Values) -> int:
 
 
 def _test(type: str, condition: Mapping[str, Any], view: Values) -> Test:
-    told = condition.get("value")
-    given = render(told, view.find) if isinstance(told, str) else told
+    spec = condition.get("value")
+    given = render(spec, view.find) if isinstance(spec, str) else spec
     name = text(condition.get("comparison_operator"))
     if type == values.array(values.FILE):
         key = text(condition.get("key"))

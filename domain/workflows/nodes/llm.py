@@ -38,9 +38,9 @@ CLOSE: Final = re.compile("</think>", re.IGNORECASE)
 
 
 def prepare(node: Node, view: Values) -> ModelRequest | TemplateRequest:
-    told = node.data.get("prompt_template")
-    completion = isinstance(told, Mapping)
-    parts = [mapping(told)] if completion else [mapping(each) for each in sequence(told)]
+    spec = node.data.get("prompt_template")
+    completion = isinstance(spec, Mapping)
+    parts = [mapping(spec)] if completion else [mapping(each) for each in sequence(spec)]
     context = _context(node, view)
     messages: list[Message] = []
     jinja: dict[int, str] = {}
@@ -54,8 +54,8 @@ def prepare(node: Node, view: Values) -> ModelRequest | TemplateRequest:
     request = _request(node, messages, view)
     if not jinja:
         return _checked(request)
-    told = mapping(node.data.get("prompt_config")).get("jinja2_variables")
-    return TemplateRequest(tuple(jinja.values()), as_objects(variables(told, view.find)), (request, tuple(jinja)))
+    spec = mapping(node.data.get("prompt_config")).get("jinja2_variables")
+    return TemplateRequest(tuple(jinja.values()), as_objects(variables(spec, view.find)), (request, tuple(jinja)))
 
 
 def conclude(node: Node, request: Any, answer: Any) -> Any:
@@ -77,8 +77,8 @@ def check(node: Node) -> Iterator[Problem]:
         yield Problem(node.id, "context", "It is an object; {enabled: false} for none.")
     if not isinstance(mapping(node.data.get("model")).get("completion_params", {}), Mapping):
         yield Problem(node.id, "model.completion_params", "It is an object.")
-    told = node.data.get("memory")
-    if told is not None and not isinstance(mapping(told).get("window"), Mapping):
+    spec = node.data.get("memory")
+    if spec is not None and not isinstance(mapping(spec).get("window"), Mapping):
         yield Problem(node.id, "memory.window", "It is an object: enabled, size.")
     for number, part in enumerate(map(mapping, sequence(node.data.get("prompt_template")))):
         if part.get("edition_type") != "jinja2" and not isinstance(part.get("text"), str):
@@ -86,7 +86,7 @@ def check(node: Node) -> Iterator[Problem]:
 
 
 def split_reasoning(said: str) -> tuple[str, str]:
-    """What a model said, and what it thought between its tags."""
+    """The words of a model, and its thoughts between their tags."""
     spoken, thought, at = [], [], 0
     while opened := OPEN.search(said, at):
         spoken.append(said[at : opened.start()])
@@ -105,26 +105,26 @@ class Spoken:
         self._thinks = self._begun = False
 
     def take(self, part: str) -> str:
-        """What of the text can be told now."""
+        """The part of the text that can be sent now."""
         self._held += part
-        told = []
+        spec = []
         while found := (CLOSE if self._thinks else OPEN).search(self._held):
-            told.append("" if self._thinks else self._held[: found.start()])
+            spec.append("" if self._thinks else self._held[: found.start()])
             self._held, self._thinks = self._held[found.end() :], not self._thinks
         tag = self._held.rfind("<")
         keeps = tag if tag >= 0 and len(self._held) - tag < 110 and ">" not in self._held[tag:] else len(self._held)
-        told.append("" if self._thinks else self._held[:keeps])
+        spec.append("" if self._thinks else self._held[:keeps])
         self._held = self._held[keeps:]
-        return self._begin("".join(told))
+        return self._begin("".join(spec))
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """The part that was held back, at the end."""
         return "" if self._thinks else self._begin(self._held)
 
-    def _begin(self, told: str) -> str:
-        told = told if self._begun else told.lstrip()
-        self._begun |= bool(told)
-        return told
+    def _begin(self, spec: str) -> str:
+        spec = spec if self._begun else spec.lstrip()
+        self._begun |= bool(spec)
+        return spec
 
 
 def _request(node: Node, messages: list[Message], view: Values) -> ModelRequest:
@@ -155,7 +155,7 @@ def _checked(request: ModelRequest) -> ModelRequest:
     full = [bool(message.text or message.files) for message in request.messages]
     if not any(full) and request.memory is None:
         raise Failed("The prompt has no messages.", EMPTY)
-    kept = tuple(message for message, told in zip(request.messages, full, strict=True) if told)
+    kept = tuple(message for message, spec in zip(request.messages, full, strict=True) if spec)
     memory = request.memory and replace(request.memory, at=sum(full[: request.memory.at]))
     return replace(request, messages=kept, memory=memory)
 
@@ -188,7 +188,7 @@ def with_files(node: Node, messages: list[Message], view: Values) -> list[Messag
     if value is None or not value.data:
         return messages
     if value.type not in (values.FILE, values.array(values.FILE)):
-        raise Failed("What the model is to see is no file.", WRONG_FILES)
+        raise Failed("The variable of `vision` is no file.", WRONG_FILES)
     files = tuple(_files(value))
     detail = text(config.get("detail")) or "high"
     if messages and messages[-1].role == "user":
@@ -197,8 +197,8 @@ def with_files(node: Node, messages: list[Message], view: Values) -> list[Messag
 
 
 def _context(node: Node, view: Values) -> str:
-    told = mapping(node.data.get("context"))
-    value = view.find(selector(told.get("variable_selector"))) if told.get("enabled") else None
+    spec = mapping(node.data.get("context"))
+    value = view.find(selector(spec.get("variable_selector"))) if spec.get("enabled") else None
     if value is None or value.data is None:
         return ""
     if isinstance(value.data, str):
@@ -257,9 +257,9 @@ TYPE = NodeType(
     },
     {
         "text": "The answer.",
-        "reasoning_content": "What it thought, if separated.",
+        "reasoning_content": "Its thoughts, if separated.",
         "usage": "Tokens.",
-        "finish_reason": "Why it ended.",
+        "finish_reason": "Reason of its end.",
         "structured_output": "The answer as an object.",
         "files": "Files that it made.",
     },

@@ -22,12 +22,12 @@ def check(node: Node) -> Iterator[Problem]:
 TYPE = NodeType(
     "loop",
     {
-        "loop_count": "How many rounds at most.",
-        "break_conditions": "When it ends before.",
+        "loop_count": "Maximum number of rounds.",
+        "break_conditions": "Conditions of an earlier end.",
         "logical_operator": "and or or.",
         "loop_variables": "Variables: `label`, `var_type`, `value_type` constant or variable, `value`.",
         "start_node_id": "The first node inside.",
     },
-    {"<label>": "A loop variable.", "loop_round": "How many rounds there were."},
+    {"<label>": "A loop variable.", "loop_round": "Number of rounds; missing for none."},
     check=check,
 )

@@ -73,9 +73,9 @@ def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -
     if found and len(found) != len(named):
         reason = f"The model gave {len(found)} parameters, not {len(named)}."
     outputs: dict[str, Any] = {}
-    for told in named:
-        name, type = text(told.get("name")), _type(told)
-        outputs[name], fits = _converted(type, found.get(name), sequence(told.get("options")))
+    for spec in named:
+        name, type = text(spec.get("name")), _type(spec)
+        outputs[name], fits = _converted(type, found.get(name), sequence(spec.get("options")))
         if found and not fits and reason is None:
             reason = f"The parameter {name} is missing, or no {type}."
     usage = {"__usage": dict(answer.usage)}
@@ -85,29 +85,29 @@ def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -
 def check(node: Node) -> Iterator[Problem]:
     if (node.data.get("reasoning_mode") or MODES[0]) not in MODES:
         yield Problem(node.id, "reasoning_mode", f"It is {' or '.join(MODES)}.")
-    for number, told in enumerate(map(mapping, sequence(node.data.get("parameters")))):
+    for number, spec in enumerate(map(mapping, sequence(node.data.get("parameters")))):
         path = f"parameters[{number}]"
-        name = text(told.get("name"))
+        name = text(spec.get("name"))
         if not name or name in RESERVED:
             yield Problem(node.id, f"{path}.name", f"It is a name, and none of {', '.join(RESERVED)}.")
-        if _type(told) not in EMPTY and _element(_type(told)) not in ELEMENTS:
+        if _type(spec) not in EMPTY and _element(_type(spec)) not in ELEMENTS:
             yield Problem(node.id, f"{path}.type", "It is string, number, boolean, select or an array of those.")
-        if not isinstance(told.get("required", False), bool):
+        if not isinstance(spec.get("required", False), bool):
             yield Problem(node.id, f"{path}.required", "It is true or false.")
 
 
 def schema(node: Node) -> dict[str, Any]:
     """The JSON Schema of the parameters."""
     properties, required = {}, []
-    for told in map(mapping, sequence(node.data.get("parameters"))):
-        name, type = text(told.get("name")), _type(told)
-        about = {"description": text(told.get("description"))}
+    for spec in map(mapping, sequence(node.data.get("parameters"))):
+        name, type = text(spec.get("name")), _type(spec)
+        about = {"description": text(spec.get("description"))}
         if element := _element(type):
             properties[name] = {"type": "array", "items": {"type": element}, **about}
         else:
-            options = {"enum": list(sequence(told.get("options")))} if told.get("options") else {}
+            options = {"enum": list(sequence(spec.get("options")))} if spec.get("options") else {}
             properties[name] = {"type": "string" if type == "select" else type, **options, **about}
-        if told.get("required"):
+        if spec.get("required"):
             required.append(name)
     return {"type": "object", "properties": properties, "required": required}
 
@@ -141,8 +141,8 @@ def _found(answer: ModelAnswer) -> dict[str, Any]:
     return first_object(answer.text) or {}
 
 
-def _type(told: Mapping[str, Any]) -> str:
-    return RENAMED.get(text(told.get("type")), text(told.get("type")))
+def _type(spec: Mapping[str, Any]) -> str:
+    return RENAMED.get(text(spec.get("type")), text(spec.get("type")))
 
 
 def _element(type: str) -> str:
@@ -180,16 +180,16 @@ TYPE = NodeType(
     {
         "query": "The text.",
         "model": "The model.",
-        "parameters": "What to find: `name`, `type`, `description`, `required`, `options`.",
-        "instruction": "What to mind, a template.",
+        "parameters": "Parameters: `name`, `type`, `description`, `required`, `options`.",
+        "instruction": "Instruction, a template.",
         "reasoning_mode": "function_call or prompt.",
         "memory": "Earlier turns.",
         "vision": "Files to see.",
     },
     {
-        "<parameter>": "What was found, else nothing of its type.",
+        "<parameter>": "Value, else an empty one of its type.",
         "__is_success": "1 where all was found, else 0.",
-        "__reason": "What was wrong.",
+        "__reason": "Fault; null for none.",
         "__usage": "Tokens.",
     },
     prepare=prepare,

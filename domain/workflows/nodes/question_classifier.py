@@ -77,15 +77,15 @@ def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -
 def _classes(node: Node, view: Values) -> list[tuple[str, str, str]]:
     """Id, name and label of each class."""
     found = []
-    for number, told in enumerate(map(mapping, sequence(node.data.get("classes"))), 1):
-        name = render(text(told.get("name")), view.find)
-        found.append((text(told.get("id")), name, text(told.get("label")) or f"CLASS {number}"))
+    for number, spec in enumerate(map(mapping, sequence(node.data.get("classes"))), 1):
+        name = render(text(spec.get("name")), view.find)
+        found.append((text(spec.get("id")), name, text(spec.get("label")) or f"CLASS {number}"))
     return found
 
 
-def _asked(told: Any, instruction: str) -> str:
-    categories = [{"category_id": id, "category_name": name} for id, name in told["categories"]]
-    asked = {"text": told["text"], "categories": categories}
+def _asked(spec: Any, instruction: str) -> str:
+    categories = [{"category_id": id, "category_name": name} for id, name in spec["categories"]]
+    asked = {"text": spec["text"], "categories": categories}
     return json.dumps({**asked, "instructions": instruction} if instruction else asked, ensure_ascii=False)
 
 
@@ -95,7 +95,7 @@ TYPE = NodeType(
         "query_variable_selector": "The text.",
         "model": "The model.",
         "classes": "Branches: `id`, `name`, a template, `label`.",
-        "instruction": "What to mind, a template.",
+        "instruction": "Instruction, a template.",
         "memory": "Earlier turns.",
         "vision": "Files to see.",
     },

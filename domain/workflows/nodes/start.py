@@ -17,11 +17,11 @@ JSON_TYPES: Final = frozenset({"object", "array", "string", "number", "integer",
 def prepare(node: Node, view: Values) -> Done | SchemaRequest:
     outputs: dict[str, Value] = dict(view.inputs)
     checks = []
-    for told in map(mapping, sequence(node.data.get("variables"))):
-        name = text(told.get("variable"))
-        if told.get("type") == "json_object":
-            data = _object(name, told, outputs.get(name, NULL).data)
-            if data and (schema := _schema(told)):
+    for spec in map(mapping, sequence(node.data.get("variables"))):
+        name = text(spec.get("variable"))
+        if spec.get("type") == "json_object":
+            data = _object(name, spec, outputs.get(name, NULL).data)
+            if data and (schema := _schema(spec)):
                 checks.append((name, schema, data))
     return SchemaRequest(tuple(checks), outputs) if checks else Done(outputs)
 
@@ -33,16 +33,16 @@ def conclude(node: Node, request: SchemaRequest, answer: Trouble | None) -> Done
 
 
 def check(node: Node) -> Iterator[Problem]:
-    for number, told in enumerate(map(mapping, sequence(node.data.get("variables")))):
-        types = _schema(told).get("type", [])
+    for number, spec in enumerate(map(mapping, sequence(node.data.get("variables")))):
+        types = _schema(spec).get("type", [])
         if not JSON_TYPES.issuperset(types if isinstance(types, list) else [types]):
             rule = f"The type of a JSON Schema is one of {', '.join(sorted(JSON_TYPES))}."
             yield Problem(node.id, f"variables[{number}].json_schema", rule)
 
 
-def _object(name: str, told: Mapping[str, Any], data: object) -> Mapping[str, Any] | None:
+def _object(name: str, spec: Mapping[str, Any], data: object) -> Mapping[str, Any] | None:
     if data is None:
-        if told.get("required"):
+        if spec.get("required"):
             raise Failed(f"The input {name} is required.", NODE_ERROR)
         return None
     if not isinstance(data, Mapping):
@@ -50,8 +50,8 @@ def _object(name: str, told: Mapping[str, Any], data: object) -> Mapping[str, An
     return data
 
 
-def _schema(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    schema = told.get("json_schema")
+def _schema(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    schema = spec.get("json_schema")
     if isinstance(schema, str) and schema:
         try:
             schema = json.loads(schema)

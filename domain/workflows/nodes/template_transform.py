@@ -25,7 +25,7 @@ def conclude(node: Node, request: TemplateRequest, answer: tuple[str, ...] | Tro
 
 TYPE = NodeType(
     "template-transform",
-    {"template": "Jinja template.", "variables": "What its names stand for."},
+    {"template": "Jinja template.", "variables": "Selectors of its names."},
     {"output": "Text."},
     prepare=prepare,
     conclude=conclude,

@@ -16,16 +16,16 @@ KINDS: Final = ("mixed", "variable", "constant")
 
 
 def prepare(node: Node, view: Values) -> ToolRequest:
-    told = node.data
+    spec = node.data
     return ToolRequest(
-        text(told.get("provider_id")),
-        text(told.get("provider_type")),
-        text(told.get("provider_name")),
-        text(told.get("tool_name")),
-        arguments(mapping(told.get("tool_parameters")), view),
-        _configuration(mapping(told.get("tool_configurations")), view),
-        text(told.get("credential_id")) or None,
-        text(told.get("plugin_unique_identifier")) or None,
+        text(spec.get("provider_id")),
+        text(spec.get("provider_type")),
+        text(spec.get("provider_name")),
+        text(spec.get("tool_name")),
+        arguments(mapping(spec.get("tool_parameters")), view),
+        _configuration(mapping(spec.get("tool_configurations")), view),
+        text(spec.get("credential_id")) or None,
+        text(spec.get("plugin_unique_identifier")) or None,
     )
 
 
@@ -37,9 +37,9 @@ def conclude(node: Node, request: ToolRequest, answer: ToolAnswer | Trouble) -> 
 
 
 def check(node: Node) -> Iterator[Problem]:
-    for name, told in mapping(node.data.get("tool_parameters")).items():
+    for name, spec in mapping(node.data.get("tool_parameters")).items():
         field = f"tool_parameters.{name}"
-        kind, value = mapping(told).get("type"), mapping(told).get("value")
+        kind, value = mapping(spec).get("type"), mapping(spec).get("value")
         if kind not in KINDS:
             yield Problem(node.id, f"{field}.type", f"It is one of {', '.join(KINDS)}.")
         elif kind == "variable" and not isinstance(value, list):
@@ -48,10 +48,10 @@ def check(node: Node) -> Iterator[Problem]:
             yield Problem(node.id, f"{field}.value", "A mixed value is a text.")
 
 
-def arguments(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
-    """What the parameters of a tool or an agent are given; what is missing is left out."""
+def arguments(spec: Mapping[str, Any], view: Values) -> dict[str, Any]:
+    """The arguments of a tool or an agent; those whose variable is missing are left out."""
     found = {}
-    for name, parameter in told.items():
+    for name, parameter in spec.items():
         given = mapping(parameter).get("value")
         if mapping(parameter).get("type") == "variable":
             value = view.find(selector(given))
@@ -65,9 +65,9 @@ def arguments(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
 def gathered(messages: Sequence[Mapping[str, Any]], files: Sequence[values.File] = ()) -> ToolAnswer:
     """The answer of a tool from its messages, in the shape that Dify's plugins send them."""
     said, objects, variables = "", [], dict[str, Any]()
-    for told in messages:
-        message = mapping(told.get("message"))
-        match told.get("type"):
+    for spec in messages:
+        message = mapping(spec.get("message"))
+        match spec.get("type"):
             case "text":
                 said += text(message.get("text"))
             case "link":
@@ -81,9 +81,9 @@ def gathered(messages: Sequence[Mapping[str, Any]], files: Sequence[values.File]
     return ToolAnswer(said, tuple(files), tuple(objects), variables)
 
 
-def _configuration(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
+def _configuration(spec: Mapping[str, Any], view: Values) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in told.items():
+    for name, value in spec.items():
         if isinstance(value, Mapping) and value.get("type") in KINDS:
             found |= arguments({name: value}, view)
         elif value is not None:
@@ -94,7 +94,7 @@ def _configuration(told: Mapping[str, Any], view: Values) -> dict[str, Any]:
 TYPE = NodeType(
     "tool",
     {
-        "provider_id": "Who has the tool.",
+        "provider_id": "Provider of the tool.",
         "provider_type": "builtin, plugin, api, workflow, mcp, app or dataset-retrieval.",
         "provider_name": "Its name.",
         "tool_name": "The tool.",
@@ -103,7 +103,7 @@ TYPE = NodeType(
         "credential_id": "The credential.",
         "plugin_unique_identifier": "The plugin.",
     },
-    {"text": "Text.", "files": "Files.", "json": "Objects.", "<name>": "What the tool names."},
+    {"text": "Text.", "files": "Files.", "json": "Objects.", "<name>": "Variables that the tool returned."},
     prepare=prepare,
     conclude=conclude,
     check=check,

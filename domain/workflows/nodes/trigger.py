@@ -30,9 +30,9 @@ TYPES = (
         {
             "mode": "visual or cron.",
             "frequency": "hourly, daily, weekly or monthly.",
-            "visual_config": "When.",
-            "cron_expression": "When.",
-            "timezone": "Where.",
+            "visual_config": "Times.",
+            "cron_expression": "Times.",
+            "timezone": "Time zone.",
         },
         {},
         run=run,

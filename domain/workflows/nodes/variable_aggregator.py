@@ -19,8 +19,8 @@ def run(node: Node, view: Values) -> Done:
     return Done(outputs)
 
 
-def _first(told: object, view: Values) -> Value | None:
-    values = (view.find(selector(each)) for each in sequence(told))
+def _first(spec: object, view: Values) -> Value | None:
+    values = (view.find(selector(each)) for each in sequence(spec))
     return next((value for value in values if value is not None), None)
 
 

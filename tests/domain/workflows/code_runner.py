@@ -21,11 +21,11 @@ def sleep(seconds):
 time.sleep = sleep
 out, sys.stdout = sys.stdout, sys.stderr
 for line in sys.stdin:
-    told, slept = json.loads(line), 0
+    spec, slept = json.loads(line), 0
     try:
         space = {"__name__": "__main__"}
-        exec(compile(told["code"], "<code>", "exec"), space)
-        made = {"result": space["main"](**told["inputs"])}
+        exec(compile(spec["code"], "<code>", "exec"), space)
+        made = {"result": space["main"](**spec["inputs"])}
         json.dumps(made)
     except BaseException as error:
         made = {"error": f"{type(error).__name__}: {error}"}
@@ -35,12 +35,12 @@ for line in sys.stdin:
 NODE = r"""
 const vm = require("vm");
 require("readline").createInterface({input: process.stdin}).on("line", line => {
-  const told = JSON.parse(line);
+  const spec = JSON.parse(line);
   let made;
   try {
     const console = {log() {}, error() {}};
-    const context = vm.createContext({console, inputs: told.inputs, Buffer, require, URL});
-    made = {result: vm.runInContext(told.code + "\nmain(inputs)", context)};
+    const context = vm.createContext({console, inputs: spec.inputs, Buffer, require, URL});
+    made = {result: vm.runInContext(spec.code + "\nmain(inputs)", context)};
     made = JSON.parse(JSON.stringify(made));
   } catch (error) { made = {error: String(error)}; }
   process.stdout.write(JSON.stringify(made) + "\n");
@@ -67,7 +67,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def run_code(request: CodeRequest) -> tuple[float, Any]:
-    """How long code ran, and what it returned."""
+    """Run code: its sleeps in seconds, and its result."""
     child = _child(request.language)
     assert child.stdin
     assert child.stdout

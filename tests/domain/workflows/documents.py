@@ -20,19 +20,19 @@ def text_of(file: File, held: bytes) -> str:
     kind = file.extension or BY_TYPE.get(file.mime_type or "", "")
     if kind == ".pdf":
         raise Unreadable("It is no PDF.")
-    told = held.decode("utf-8", "replace")
+    spec = held.decode("utf-8", "replace")
     if kind in PLAIN:
-        return told
+        return spec
     if kind == ".json":
         try:
-            return json.dumps(json.loads(told), indent=2, ensure_ascii=False)
+            return json.dumps(json.loads(spec), indent=2, ensure_ascii=False)
         except ValueError as error:
             raise Unreadable("It is no JSON.") from error
     if kind == ".csv":
-        rows = list(csv.reader(io.StringIO(told)))
+        rows = list(csv.reader(io.StringIO(spec)))
         rows = [*rows[:1], *([["-"] * len(rows[0])] if rows else []), *rows[1:]]
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
     if kind == ".properties":
-        lines = [line.replace("=", ": ", 1) if "=" in line else line for line in told.splitlines()]
+        lines = [line.replace("=", ": ", 1) if "=" in line else line for line in spec.splitlines()]
         return "\n".join(lines)
     raise Unreadable(f"No text is read from {kind}.")

@@ -54,7 +54,7 @@ def cases() -> list[Case]:
 
 
 class World:
-    """What lies outside of a case: models, a server, tools, files, people."""
+    """The outside of a case: models, a server, tools, files, people."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -62,34 +62,34 @@ class World:
         self.replies: dict[str, int] = {}
         self.seen: dict[str, list[Any]] = {name: [] for name in ("requests", "prompts", "calls", "invoked")}
 
-    def value(self, told: Any) -> Any:
+    def value(self, spec: Any) -> Any:
         """A value as the case writes it."""
-        if isinstance(told, list):
-            return [self.value(each) for each in told]
-        if not isinstance(told, dict):
-            return told
-        if "$file" in told:
-            return self._file(told["$file"])
-        if "$repeat" in told:
-            return told["$repeat"][0] * told["$repeat"][1]
-        if "$range" in told:
-            return list(range(told["$range"]))
-        return {name: self.value(each) for name, each in told.items()}
+        if isinstance(spec, list):
+            return [self.value(each) for each in spec]
+        if not isinstance(spec, dict):
+            return spec
+        if "$file" in spec:
+            return self._file(spec["$file"])
+        if "$repeat" in spec:
+            return spec["$repeat"][0] * spec["$repeat"][1]
+        if "$range" in spec:
+            return list(range(spec["$range"]))
+        return {name: self.value(each) for name, each in spec.items()}
 
-    def _file(self, told: Mapping[str, Any]) -> File:
-        held = base64.b64decode(told["base64"]) if "base64" in told else told.get("content", "").encode()
-        name = told.get("reference") or told.get("filename") or ""
+    def _file(self, spec: Mapping[str, Any]) -> File:
+        held = base64.b64decode(spec["base64"]) if "base64" in spec else spec.get("content", "").encode()
+        name = spec.get("reference") or spec.get("filename") or ""
         self.files[name] = held
-        remote = told.get("remote_url")
+        remote = spec.get("remote_url")
         return File(
-            told.get("type", "document"),
-            told.get("transfer_method", "local_file"),
-            told.get("filename"),
-            told.get("extension"),
-            told.get("mime_type"),
-            told.get("size", len(held)),
+            spec.get("type", "document"),
+            spec.get("transfer_method", "local_file"),
+            spec.get("filename"),
+            spec.get("extension"),
+            spec.get("mime_type"),
+            spec.get("size", len(held)),
             remote,
-            told.get("reference"),
+            spec.get("reference"),
             remote or f"http://files.test/{name}",
         )
 
@@ -114,13 +114,13 @@ class World:
                 return [], 0, self._tool(request)
             case DocumentRequest():
                 return [], 0, self._documents(request)
-        raise AssertionError(f"nobody answers {request}")
+        raise AssertionError(f"no answer to {request}")
 
     def form(self, call: Call) -> FormAnswer | None:
-        told = self.case.get("forms", {}).get(call.node.id)
-        if told is None:
+        spec = self.case.get("forms", {}).get(call.node.id)
+        if spec is None:
             return None
-        return FormAnswer(told["action"], told.get("outputs", {}), expired=bool(told.get("expired")))
+        return FormAnswer(spec["action"], spec.get("outputs", {}), expired=bool(spec.get("expired")))
 
     def _templates(self, request: TemplateRequest) -> tuple[str, ...] | Trouble:
         try:
@@ -130,8 +130,8 @@ class World:
             return Trouble(str(error) or "failed")
 
     def _model(self, call: Call, request: ModelRequest) -> tuple[list[tuple[float, str]], float, Any]:
-        told = self.case.get("models", {}).get(request.model, {})
-        features = told.get("features", [])
+        spec = self.case.get("models", {}).get(request.model, {})
+        features = spec.get("features", [])
         if request.schema is not None and "structured-output" not in features:
             return [], 0, Trouble("The model has no structured output.", "LLMNodeError")
         if request.otherwise and "tool-call" not in features:
@@ -141,39 +141,39 @@ class World:
             prompt.seen(request, sees),
             [(question, answer) for question, answer in self.case.get("history", [])],
             lambda messages: sum(len(each.text.split()) for each in messages),
-            told.get("context_size", 4000),
+            spec.get("context_size", 4000),
         )
-        self._told(call, request)
-        replies = told.get("replies") or [{"text": "ok"}]
+        self._keep(call, request)
+        replies = spec.get("replies") or [{"text": "ok"}]
         self.replies[request.model] = self.replies.get(request.model, 0) + 1
         reply = replies[min(self.replies[request.model], len(replies)) - 1]
         if "error" in reply:
             return [], 0, Trouble(reply["error"], "ValueError")
         return _spoken(call, request, reply)
 
-    def _told(self, call: Call, request: ModelRequest) -> None:
+    def _keep(self, call: Call, request: ModelRequest) -> None:
         if call.node.type == "llm":
             parameters = dict(request.parameters)
             if request.schema is not None:
                 parameters["json_schema"] = request.schema
             messages = [{"role": each.role, "content": _content(each)} for each in request.messages]
-            told = {"node": call.node.id, "messages": messages, "parameters": parameters, "stop": list(request.stop)}
-            self.seen["prompts"].append(told)
+            spec = {"node": call.node.id, "messages": messages, "parameters": parameters, "stop": list(request.stop)}
+            self.seen["prompts"].append(spec)
         else:
             roles = [each.role for each in request.messages]
             self.seen["calls"].append({"node": call.node.id, "roles": roles, "tools": len(request.tools)})
 
     def _tool(self, request: ToolRequest) -> Any:
-        told = self.case.get("tools", {}).get(request.tool, {})
-        declared = {each["name"]: each for each in told.get("parameters", [])}
+        spec = self.case.get("tools", {}).get(request.tool, {})
+        declared = {each["name"]: each for each in spec.get("parameters", [])}
         for name, parameter in declared.items():
             if parameter.get("required") and name not in request.parameters:
                 return Trouble(f"The tool needs {name}.")
         given = {name: value if name in declared else None for name, value in request.parameters.items()}
         self.seen["invoked"].append({"provider": request.provider_name, "parameters": plain(given)})
-        if "error" in told:
-            return Trouble(told["error"])
-        return tool.gathered(told.get("messages", []))
+        if "error" in spec:
+            return Trouble(spec["error"])
+        return tool.gathered(spec.get("messages", []))
 
     def _documents(self, request: DocumentRequest) -> tuple[str, ...] | Trouble:
         try:
@@ -206,8 +206,8 @@ class World:
         return took, Trouble("The server redirects without end.")
 
     def _route(self, path: str, method: str) -> dict[str, Any]:
-        told = self.case.get("http", [])
-        fitting = [r for r in told if r["path"] == path.split("?")[0] and r.get("method", method) == method]
+        spec = self.case.get("http", [])
+        fitting = [r for r in spec if r["path"] == path.split("?")[0] and r.get("method", method) == method]
         route = dict(fitting[0]) if fitting else {"status": 404, "body": "no such path"}
         if route.get("then") is not None:
             asked = sum(1 for each in self.seen["requests"] if each["path"] == path)
@@ -244,8 +244,8 @@ def _with_params(request: HttpRequest) -> str:
 def _answered(route: Mapping[str, Any], method: str) -> HttpAnswer:
     data = base64.b64decode(route["base64"]) if "base64" in route else route.get("body", "").encode()
     data *= route.get("repeat", 1)
-    told = {"content-type": "text/plain", **route.get("headers", {})}
-    headers = {name: value for name, value in told.items() if value is not None} | {"content-length": str(len(data))}
+    spec = {"content-type": "text/plain", **route.get("headers", {})}
+    headers = {name: value for name, value in spec.items() if value is not None} | {"content-length": str(len(data))}
     kind = headers.get("content-type")
     file = File(http_request.file_type(headers), "tool_file", mime_type=kind, size=len(data), related_id="made")
     return HttpAnswer(route.get("status", 200), headers, b"" if method == "HEAD" else data, file)
@@ -268,8 +268,8 @@ def _spoken(call: Call, request: ModelRequest, reply: Mapping[str, Any]) -> tupl
         tokens.append((at, said))
     if call.node.data.get("reasoning_format") == "separated":
         spoken = llm.Spoken()
-        told = [(when, spoken.take(said)) for when, said in tokens]
-        tokens = [(when, said) for when, said in [*told, (at, spoken.rest())] if said]
+        spec = [(when, spoken.take(said)) for when, said in tokens]
+        tokens = [(when, said) for when, said in [*spec, (at, spoken.rest())] if said]
     if "broken" in reply:
         return tokens, at, Trouble(reply["broken"], "ValueError")
     whole = "".join(texts)
@@ -317,7 +317,7 @@ def _given(case: Case, world: World, graph: Graph, inputs: Mapping[str, Any]) ->
 
 
 class Seen:
-    """What a run made known, in order."""
+    """The happenings of a run, in order."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, list[str]] = {}
@@ -387,17 +387,17 @@ def play(run: Run, world: World, seen: Seen, record: Record = lambda run: None) 
 
 
 def happened(case: Case) -> dict[str, Any]:
-    """What happens in a case, as its expectations are written."""
+    """The outcome of a case, in the form of its expectations."""
     world, seen = World(case), Seen()
     try:
         run = begin(case, world)
     except (Rejection, values.WrongType) as error:
         return {"status": "refused", "error": str(error)}
     play(run, world, seen)
-    return told(case, run, world, seen)
+    return outcome(case, run, world, seen)
 
 
-def told(case: Case, run: Run, world: World, seen: Seen) -> dict[str, Any]:
+def outcome(case: Case, run: Run, world: World, seen: Seen) -> dict[str, Any]:
     status = run.status
     got: dict[str, Any] = {"status": status}
     done = status in ("succeeded", "partial-succeeded")
@@ -439,7 +439,7 @@ def plain(data: Any) -> Any:
 
 
 def differences(case: Case, got: Mapping[str, Any], want: Mapping[str, Any]) -> Iterator[str]:
-    """What of a case's expectations is not met."""
+    """The expectations of a case that are not met."""
     kept = {name: each for name, each in got.items() if name not in case.get("unstable", [])}
     if not case.get("timing"):
         kept.pop("timeline", None)
@@ -464,5 +464,5 @@ def _free(want: Any, got: Any) -> Any:
     return got
 
 
-def _written(told: Any) -> str:
-    return re.sub(r"\s+", " ", json.dumps(told, sort_keys=True, ensure_ascii=False))
+def _written(spec: Any) -> str:
+    return re.sub(r"\s+", " ", json.dumps(spec, sort_keys=True, ensure_ascii=False))

@@ -14,7 +14,7 @@ from tests.domain.workflows.golden import Case, Seen, World, begin, cases, diffe
 
 DOCS = Path(__file__).parents[3] / "docs" / "workflows.md"
 OURS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("ours.json").read_text(encoding="utf-8"))
-"""What is ours, by the id of the case: the parts of the expectation that differ, null for one that is not there."""
+"""Deliberate differences, by the id of the case: the parts of the expectation that differ, null for one that is not there."""
 
 BY_AREA: dict[str, list[Case]] = defaultdict(list)
 for _case in cases():
@@ -36,10 +36,10 @@ def test_cases_of_an_area_are_as_recorded(area: str) -> None:
 
 def test_every_deliberate_difference_differs_and_is_documented() -> None:
     by_id = {case["id"]: case for area in BY_AREA.values() for case in area}
-    told = DOCS.read_text(encoding="utf-8")
+    spec = DOCS.read_text(encoding="utf-8")
     for id in OURS:
         assert list(differences(by_id[id], happened(by_id[id]), by_id[id]["expected"])), f"{id} does not differ"
-        assert f"`{id}`" in told, f"docs/workflows.md does not tell of {id}"
+        assert f"`{id}`" in spec, f"docs/workflows.md does not tell of {id}"
 
 
 def state(run: Run) -> tuple[Any, ...]:

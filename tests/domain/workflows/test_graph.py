@@ -25,7 +25,7 @@ def test_ids_are_texts_and_handles_have_a_default() -> None:
     assert (graph.entry, edge.source, edge.handle, edge.target, edge.id) == ("1", "1", "source", "2", "1-2")
 
 
-def test_edges_to_nowhere_are_ignored_and_equal_ids_told_apart() -> None:
+def test_edges_to_nowhere_are_ignored_and_equal_ids_are_made_different() -> None:
     edges = [
         {"id": "x", "source": "s", "target": "e"},
         {"id": "x", "source": "s", "target": "e", "sourceHandle": "other"},
@@ -89,24 +89,24 @@ def test_cycles_and_edges_over_borders_load_with_a_warning() -> None:
 
 
 def test_the_normalised_graph_loads_as_itself_without_secrets_and_screens() -> None:
-    told = document(
+    spec = document(
         {**node("s", "start"), "position": {"x": 1}},
         environment_variables=[{"name": "k", "value_type": "secret", "value": "hush"}],
     )
-    graph = load(told)
+    graph = load(spec)
     again = load(graph.normalised)
     assert "hush" not in str(graph.normalised)
     assert "position" not in str(graph.normalised)
     assert again.digest == graph.digest
-    assert _other(told).digest != graph.digest
+    assert _other(spec).digest != graph.digest
 
 
-def _other(told: dict[str, Any]) -> Graph:
-    return load({**told, "app": {"mode": "advanced-chat"}})
+def _other(spec: dict[str, Any]) -> Graph:
+    return load({**spec, "app": {"mode": "advanced-chat"}})
 
 
 @pytest.mark.parametrize(
-    ("told", "field"),
+    ("spec", "field"),
     [
         ({"kind": "rag_pipeline"}, "kind"),
         ({"app": {"mode": "chat"}}, "app.mode"),
@@ -120,9 +120,9 @@ def _other(told: dict[str, Any]) -> Graph:
         ),
     ],
 )
-def test_what_cannot_be_loaded_names_its_field(told: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_loaded_names_its_field(spec: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejection) as refused:
-        load(told)
+        load(spec)
     assert refused.value.field == field
 
 

@@ -17,8 +17,8 @@ DOCS = (Path(__file__).parents[3] / "docs" / "workflows.md").read_text(encoding=
 def test_each_type_with_its_fields_and_outputs_is_in_the_table() -> None:
     rows = {line.split("|")[1].strip(" `"): line for line in DOCS.splitlines() if line.startswith("| `")}
     for name, kind in TYPES.items():
-        for field, told in {**kind.fields, **kind.outputs}.items():
-            assert f"`{field}`: {told}" in rows[name], f"{name}: {field}"
+        for field, spec in {**kind.fields, **kind.outputs}.items():
+            assert f"`{field}`: {spec}" in rows[name], f"{name}: {field}"
 
 
 def test_a_type_runs_or_asks_and_concludes() -> None:
