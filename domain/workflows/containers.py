@@ -5,102 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from domain.workflows import conditions, values
-from domain.workflows.graph import Node, Scope
-from domain.workflows.node_type import NODE_ERROR, Failed, Values, mapping, selector, sequence, text
+from domain.workflows.frame import Container, Frame, ItemFailed
+from domain.workflows.graph import Node
+from domain.workflows.node_type import NODE_ERROR, Failed, Values, mapping, selector, sequence, text, whole
 from domain.workflows.values import NULL, Value, infer
 
 TYPES: Final = frozenset({"iteration", "loop"})
 PARALLEL: Final = 10
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The beginning of a scope: nodes that only skipped nodes lead to are skipped, too."""
-
-    scope: Scope
-    waiting: Mapping[str, int]
-    skipped: frozenset[str]
-
-
-def plan(scope: Scope) -> Plan:
-    waiting = {id: len(scope.incoming.get(id, ())) for id in scope.nodes}
-    skipped: set[str] = set()
-    ready = [id for id, count in waiting.items() if not count and id != scope.entry]
-    while ready:
-        id = ready.pop()
-        skipped.add(id)
-        for edge in scope.outgoing.get(id, ()):
-            waiting[edge.target] -= 1
-            if not waiting[edge.target] and edge.target != scope.entry:
-                ready.append(edge.target)
-    return Plan(scope, waiting, frozenset(skipped))
-
-
-class Frame:
-    """A scope that runs: the top, one item of an iteration, or one round of a loop."""
-
-    def __init__(self, plan: Plan, path: str, parent: Frame | None, container: Container | None, index: int) -> None:
-        self.plan, self.path, self.parent, self.container, self.index = plan, path, parent, container, index
-        self.waiting = dict(plan.waiting)
-        self.decided = set(plan.skipped)
-        self.taken: set[str] = set()
-        self.values: dict[str, dict[str, Value]] = {}
-        self.open = 0
-        """Nodes that were started and have not ended."""
-        self.closed = False
-
-    def key(self, id: str) -> str:
-        """The name of the execution of a node: the path to it, as a JSON pointer."""
-        return self.path + id.replace("~", "~0").replace("/", "~1")
-
-    def inside(self, frame: Frame) -> bool:
-        own: Frame | None = self
-        while own is not None and own is not frame:
-            own = own.parent
-        return own is frame
-
-    def of(self, container: Container) -> bool:
-        """Test for an item of a container, or a frame inside of one."""
-        own: Frame | None = self
-        while own is not None and own.container is not container:
-            own = own.parent
-        return own is not None
-
-
-@dataclass(frozen=True)
-class ItemFailed:
-    error: str
-
-
-class Container(Protocol):
-    node: Node
-    key: str
-    frame: Frame
-    leaving: bool
-    closed: bool
-
-    @property
-    def done(self) -> bool: ...
-    def next(self) -> int | None:
-        """The item that may begin now."""
-        ...
-
-    def announces(self, index: int) -> bool:
-        """Test for an item whose beginning is announced."""
-        ...
-
-    def seen(self, index: int) -> dict[str, Value]:
-        """The values of an item under the id of the container."""
-        ...
-
-    def ended(self, index: int, view: Values, failed: ItemFailed | None) -> bool:
-        """Take the end of an item; whether the container goes on over an error. Raises: Failed."""
-        ...
-
-    def outputs(self) -> dict[str, Value]: ...
 
 
 def enter(node: Node, key: str, frame: Frame, view: Values) -> Container:
@@ -122,7 +36,7 @@ class Iteration:
         self.removed: set[int] = set()
         self.begun = self.finished = 0
         parallel = node.data.get("is_parallel") is True
-        self.width = min(PARALLEL, int(node.data.get("parallel_nums") or PARALLEL)) if parallel else 1
+        self.width = min(PARALLEL, whole(node.data.get("parallel_nums"), PARALLEL)) if parallel else 1
 
     @property
     def done(self) -> bool:
@@ -165,7 +79,7 @@ class Loop:
         self.node, self.key, self.frame = node, key, frame
         self.leaving = self.closed = False
         self.rounds = self.finished = 0
-        self.count = int(node.data.get("loop_count") or 0)
+        self.count = whole(node.data.get("loop_count"), 0)
         self.variables: dict[str, Value] = {}
         for spec in map(mapping, sequence(node.data.get("loop_variables"))):
             self.variables[text(spec.get("label"))] = _initial(spec, view)

@@ -1,129 +1,43 @@
 """The engine: a pure fold of a graph and the results of its nodes into what is ready, waits, and has ended.
 
-A run begins with what it was given and takes results one after the other; the same results in the same order always
+A run begins with its given values and takes results one after the other; the same results in the same order always
 give the same state. So this is the engine, the resume after a kill, and the viewer at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from domain.workflows import containers, values
-from domain.workflows.containers import Container, Frame, ItemFailed, plan
+from domain.workflows import containers
 from domain.workflows.defaults import defaults
+from domain.workflows.frame import Container, Frame, ItemFailed, plan
 from domain.workflows.graph import FAILED, INNER_STARTS, SOURCE, Graph, Node
-from domain.workflows.node_type import NODE_ERROR, Done, Failed, NodeType, Write
+from domain.workflows.node_type import NODE_ERROR, Done, Failed
 from domain.workflows.node_types import TYPES
-from domain.workflows.rendering import Selector
-from domain.workflows.reply import Printed, Reply
-from domain.workflows.values import Value, infer, within
+from domain.workflows.outputs import Outputs
+from domain.workflows.record import (
+    Call,
+    Ended,
+    Given,
+    Happening,
+    Limits,
+    Next,
+    Result,
+    Retried,
+    Skipped,
+    Started,
+    Status,
+    Stopped,
+)
+from domain.workflows.reply import RESPONSES, Reply
+from domain.workflows.values import Value, infer
+from domain.workflows.view import Variables, View
 
 ENGINE: Final = 1
 """The number of these rules: a run keeps the number with which it began."""
-
-Status = Literal["running", "paused", "succeeded", "partial-succeeded", "failed", "stopped"]
-
-
-@dataclass(frozen=True)
-class Given:
-    """The values at the beginning of a run."""
-
-    inputs: Mapping[str, Value] = field(default_factory=dict)
-    system: Mapping[str, Value] = field(default_factory=dict)
-    environment: Mapping[str, Value] = field(default_factory=dict)
-    conversation: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Where a run is stopped."""
-
-    steps: int = 500
-
-
-@dataclass(frozen=True)
-class Result:
-    """The end of a try of a node. Everything else follows from these."""
-
-    key: str
-    outputs: Mapping[str, Value] = field(default_factory=dict)
-    handle: str | None = None
-    writes: tuple[Write, ...] = ()
-    error: str | None = None
-    error_type: str = ""
-
-
-@dataclass(frozen=True)
-class Call:
-    """An outside call that a node waits for."""
-
-    key: str
-    node: Node
-    attempt: int
-    """From 1."""
-    stage: int
-    """From 0: some nodes make several calls, one after the other."""
-    request: Any
-    delay_ms: int
-    """The wait before it is made."""
-
-    @property
-    def waits(self) -> bool:
-        """Test for a call that may take days."""
-        return TYPES[self.node.type].waits
-
-
-@dataclass(frozen=True)
-class Started:
-    key: str
-    node: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    key: str
-    node: str
-    status: str
-    """succeeded, failed or exception."""
-    outputs: Mapping[str, Value]
-    error: str | None = None
-    error_type: str = ""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    key: str
-    node: str
-
-
-@dataclass(frozen=True)
-class Retried:
-    key: str
-    node: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Next:
-    """Another item of an iteration, or another round of a loop."""
-
-    key: str
-    node: str
-    index: int
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """An execution that was given up."""
-
-    key: str
-    node: str
-
-
-Happening = Started | Ended | Skipped | Retried | Next | Stopped | Printed
 
 
 @dataclass
@@ -136,41 +50,38 @@ class Execution:
     attempt: int = 1
     delay_ms: int = 0
     stage: int = 0
+    call: str | None = None
+    """Name of the call that it waits for."""
 
 
 class Run:
-    """The state of a run. `happened` is what the last calls led to; who reads it empties it."""
+    """The state of a run. `happened` lists the effects of the last calls; its reader empties it."""
 
     def __init__(self, graph: Graph, given: Given, limits: Limits | None = None) -> None:
         self.graph = graph
         self.limits = limits or Limits()
         self.ended: Status | None = None
         self.reason: str | None = None
-        """Why it failed or was stopped."""
+        """Reason of a failure or a stop."""
         self.flawed = False
         """Some node, try or item ended with an error, and the run went on."""
         self.steps = 0
-        self.outputs: dict[str, Value] = {}
         self.calls: dict[str, Call] = {}
+        """The calls to make or under way, by name."""
         self.happened: list[Happening] = []
-        self.system = dict(given.system)
-        self.environment = dict(given.environment)
-        self.conversation = dict(given.conversation)
-        self.inputs = dict(given.inputs)
-        self._order = {id: number for number, id in enumerate(graph.nodes)}
-        self._named_by: dict[str, int] = {}
-        self._answers: dict[str, str] = {}
+        self.variables = Variables(graph.mode, given.inputs, given.system, given.environment, given.conversation)
+        self._outputs = Outputs(graph)
         self._open: dict[str, Execution] = {}
         self._ready: deque[Execution] = deque()
         self._agenda: deque[tuple[Frame, str]] = deque()
         self._touched: dict[int, Frame] = {}
-        self._plans = {owner: plan(scope) for owner, scope in graph.scopes.items()}
+        entry = given.entry or graph.entry
+        self._plans = {id: plan(scope, scope.entry if id else entry) for id, scope in graph.scopes.items()}
         self._root = Frame(self._plans[None], "", None, None, 0)
-        self._reply = Reply(graph, View(self, self._root).find)
-        self._begin()
+        self._reply = Reply(graph, entry, View(self.variables, self._root).find)
+        self._begin(entry)
 
-    def _begin(self) -> None:
-        entry = self.graph.entry
+    def _begin(self, entry: str | None) -> None:
         self._print()
         if entry is not None:
             self._start(self._root, entry)
@@ -184,6 +95,15 @@ class Run:
         waits = not self._ready and self.calls and all(call.waits for call in self.calls.values())
         return "paused" if waits else "running"
 
+    @property
+    def outputs(self) -> Mapping[str, Value]:
+        return self._outputs.values
+
+    @property
+    def conversation(self) -> Mapping[str, Value]:
+        """The variables of the conversation."""
+        return self.variables.conversation
+
     def turn(self) -> list[Result]:
         """Compute what is ready until only outside calls are left. The results are folded already; they are for the
         record."""
@@ -195,11 +115,11 @@ class Run:
                 self.apply(result)
         return results
 
-    def respond(self, key: str, answer: Any) -> Result | None:
+    def respond(self, name: str, answer: Any) -> Result | None:
         """Fold the answer of an outside call; None where another call follows, or the node waits no longer."""
-        if not (call := self.calls.get(key)):
+        if not (call := self.calls.get(name)):
             return None
-        execution = self._open[key]
+        execution = self._open[call.key]
         conclude = TYPES[call.node.type].conclude
         assert conclude
         try:
@@ -210,23 +130,26 @@ class Run:
             execution.stage += 1
             self._call(execution, ended)
             return None
-        result = _result(key, ended)
+        result = _result(call.key, ended)
         self.apply(result)
         return result
 
-    def token(self, key: str, name: str, text: str) -> None:
+    def token(self, name: str, output: str, text: str) -> None:
         """Fold a part of an output that comes before its node has ended."""
-        if (execution := self._open.get(key)) and execution.frame is self._root:
-            self._reply.token((execution.node.id, name), text)
+        call = self.calls.get(name)
+        if call and (execution := self._open[call.key]).frame is self._root:
+            self._reply.token((execution.node.id, output), text)
             self._print()
 
-    def apply(self, result: Result) -> None:
-        """Fold a result."""
+    def apply(self, result: Result) -> bool:
+        """Fold a result. False where its node does not run."""
         if self.ended or not (execution := self._open.get(result.key)):
-            return
-        self.calls.pop(result.key, None)
-        if result.error is not None and self._again(execution, result):
-            return
+            return False
+        if self._ready and self._ready[0] is execution:
+            self._ready.popleft()
+        self._forget(execution)
+        if result.error is not None and self._again(execution, result.error):
+            return True
         del self._open[result.key]
         execution.frame.open -= 1
         self._touch(execution.frame)
@@ -235,18 +158,15 @@ class Run:
         else:
             self._broken(execution.frame, execution.node, execution.key, result.error, result.error_type)
         self._settle()
+        return True
 
     def stop(self, reason: str) -> None:
         """End the run before its end."""
         if not self.ended:
             self._end("stopped", reason)
 
-    def waiting(self) -> Iterator[Call]:
-        """The calls to make, or under way."""
-        yield from self.calls.values()
-
     def _compute(self, execution: Execution) -> Result | None:
-        node, view = execution.node, View(self, execution.frame)
+        node, view = execution.node, View(self.variables, execution.frame)
         kind = TYPES.get(node.type)
         try:
             if kind is None:
@@ -263,31 +183,40 @@ class Run:
         return None
 
     def _call(self, execution: Execution, request: Any) -> None:
-        delay = execution.delay_ms if not execution.stage else 0
+        self._forget(execution)
+        delay = 0 if execution.stage else execution.delay_ms
         call = Call(execution.key, execution.node, execution.attempt, execution.stage, request, delay)
-        self.calls[execution.key] = call
+        execution.call = call.name
+        self.calls[call.name] = call
 
-    def _again(self, execution: Execution, result: Result) -> bool:
-        retry = execution.node.retry
-        if not (_type(execution.node).retries and execution.attempt <= retry.tries):
+    def _forget(self, execution: Execution) -> None:
+        if execution.call:
+            del self.calls[execution.call]
+            execution.call = None
+
+    def _again(self, execution: Execution, error: str) -> bool:
+        """Try a node once more, if a try is left."""
+        node = execution.node
+        if not TYPES[node.type].retries or execution.attempt > node.retry.tries:
             return False
         execution.attempt += 1
-        execution.delay_ms, execution.stage = retry.interval_ms, 0
+        execution.delay_ms, execution.stage = node.retry.interval_ms, 0
         self.flawed = True
-        self._reply.forget(execution.node.id)
-        self.happened.append(Retried(execution.key, execution.node.id, result.error or ""))
+        self._reply.forget(node.id)
+        self.happened.append(Retried(execution.key, node.id, error))
         if self._step():
             self._ready.append(execution)
         return True
 
     def _succeeded(self, execution: Execution, result: Result) -> None:
         node, frame = execution.node, execution.frame
+        view = View(self.variables, frame)
         for write in result.writes:
-            View(self, frame).write(write)
+            view.write(write)
         if node.type == "loop-end" and frame.container:
             frame.container.leaving = True
-        if node.type in ("answer", "end"):
-            self._answer(node, result.outputs)
+        if node.type in RESPONSES:
+            self._outputs.take(node, result.outputs)
         handle = result.handle or (SOURCE if node.strategy == FAILED else None)
         ended = Ended(execution.key, node.id, "succeeded", result.outputs)
         self._leave(frame, node.id, result.outputs, handle, ended)
@@ -311,43 +240,27 @@ class Run:
         if frame.container is None:
             self._end("failed", error)
             return
-        self._give_up(frame)
-        self._item_ended(frame, ItemFailed(error))
-
-    def _give_up(self, frame: Frame) -> None:
-        """Stop what runs in a frame, and in the frames inside of it."""
         frame.closed = True
-        for key, execution in list(self._open.items()):
-            if execution.frame.inside(frame):
-                execution.frame.closed = True
-                self._drop(key, execution)
+        self._give_up()
+        self._item_ended(frame, frame.container, ItemFailed(error))
 
-    def _drop(self, key: str, execution: Execution) -> None:
-        del self._open[key]
-        self.calls.pop(key, None)
-        self.happened.append(Stopped(key, execution.node.id))
+    def _give_up(self) -> None:
+        """Stop everything that runs in frames that are gone."""
+        for execution in [each for each in self._open.values() if each.frame.gone]:
+            self._drop(execution)
+
+    def _drop(self, execution: Execution) -> None:
+        self._forget(execution)
+        del self._open[execution.key]
+        self.happened.append(Stopped(execution.key, execution.node.id))
 
     def _end(self, status: Status, reason: str | None) -> None:
         self.ended, self.reason = status, reason
-        for key, execution in list(self._open.items()):
-            self._drop(key, execution)
+        for execution in list(self._open.values()):
+            self._drop(execution)
         self._ready.clear()
         self._agenda.clear()
         self._touched.clear()
-
-    def _answer(self, node: Node, outputs: Mapping[str, Value]) -> None:
-        """Outputs of the run: answers one after the other, and what the end nodes name; of equal names, the last in
-        the file counts."""
-        if node.type == "answer":
-            self._answers[node.id] = outputs["answer"].data
-            self.outputs["answer"] = infer("".join(self._answers.values()))
-            files = [*(self.outputs["files"].data if "files" in self.outputs else []), *outputs["files"].data]
-            self.outputs["files"] = Value(values.array(values.FILE), list(dict.fromkeys(files)))
-            return
-        for name, value in outputs.items():
-            if self._order[node.id] >= self._named_by.get(name, -1):
-                self._named_by[name] = self._order[node.id]
-                self.outputs[name] = value
 
     # --- frames
 
@@ -378,32 +291,16 @@ class Run:
     def _leave(
         self, frame: Frame, id: str, outputs: Mapping[str, Value], handle: str | None, ended: Ended | None
     ) -> None:
-        """Take the edges that follow a node, and skip the others first."""
+        """Follow the edges after a node; `ended` is None where it is not shown."""
         if ended:
             frame.values[id] = dict(outputs)
-        edges = frame.plan.scope.outgoing.get(id, ())
-        chosen = [edge for edge in edges if handle is None or edge.handle == handle]
-        for edge in edges:
-            if edge not in chosen:
-                self._decide(frame, edge.target, edge.id, taken=False)
-        for edge in chosen:
-            self._decide(frame, edge.target, edge.id, taken=True)
+        taken = frame.leave(id, handle)
+        self._agenda += [(frame, target) for target in frame.follow(id, taken)]
         if frame is self._root:
-            self._reply.ended(id)
+            self._reply.ended(id, taken)
             self._print()
         if ended:
             self.happened.append(ended)
-
-    def _decide(self, frame: Frame, target: str, edge: str, *, taken: bool) -> None:
-        if target in frame.decided:
-            return
-        if taken:
-            frame.taken.add(target)
-            if frame is self._root:
-                self._reply.taken(edge)
-        frame.waiting[target] -= 1
-        if not frame.waiting[target]:
-            self._agenda.append((frame, target))
 
     def _settle(self) -> None:
         while not self.ended and (self._agenda or self._touched):
@@ -412,12 +309,12 @@ class Run:
                 self._reached(frame, id)
             else:
                 _, frame = self._touched.popitem()
-                if not frame.open and not frame.closed:
+                if not frame.open and not frame.gone:
                     frame.closed = True
                     self._close(frame)
 
     def _reached(self, frame: Frame, id: str) -> None:
-        if frame.closed or id in frame.decided:
+        if id in frame.decided or frame.gone:
             return
         self._touch(frame)
         if id in frame.taken:
@@ -425,8 +322,7 @@ class Run:
             return
         frame.decided.add(id)
         self.happened.append(Skipped(frame.key(id), id))
-        for edge in frame.plan.scope.outgoing.get(id, ()):
-            self._decide(frame, edge.target, edge.id, taken=False)
+        self._agenda += [(frame, target) for target in frame.follow(id, [])]
         if frame is self._root:
             self._reply.skipped(id)
             self._print()
@@ -439,13 +335,13 @@ class Run:
         if frame.container is None:
             self._end("partial-succeeded" if self.flawed else "succeeded", None)
         else:
-            self._item_ended(frame, None)
+            self._item_ended(frame, frame.container, None)
 
     # --- containers
 
     def _enter(self, frame: Frame, node: Node, key: str) -> None:
         try:
-            container = containers.enter(node, key, frame, View(self, frame))
+            container = containers.enter(node, key, frame, View(self.variables, frame))
         except Failed as failed:
             frame.open -= 1
             self._touch(frame)
@@ -463,83 +359,32 @@ class Run:
             if container.announces(index):
                 self.happened.append(Next(container.key, container.node.id, index))
             self._touch(inner)
-            if (entry := inner.plan.scope.entry) is not None:
+            if (entry := inner.plan.entry) is not None:
                 self._start(inner, entry)
         if not self.ended and container.done:
-            container.frame.open -= 1
-            self._touch(container.frame)
+            self._leave_container(container)
             outputs = container.outputs()
             handle = SOURCE if container.node.strategy == FAILED else None
             ended = Ended(container.key, container.node.id, "succeeded", outputs)
             self._leave(container.frame, container.node.id, outputs, handle, ended)
 
-    def _item_ended(self, frame: Frame, failed: ItemFailed | None) -> None:
-        container = frame.container
-        assert container
-        if container.frame.closed or container.closed:
-            return
+    def _item_ended(self, frame: Frame, container: Container, failed: ItemFailed | None) -> None:
         try:
-            self.flawed |= container.ended(frame.index, View(self, frame), failed)
+            self.flawed |= container.ended(frame.index, View(self.variables, frame), failed)
         except Failed as error:
             container.closed = True
-            for _, execution in list(self._open.items()):
-                if execution.frame.of(container):
-                    execution.frame.closed = True
-                    self._drop(execution.key, execution)
-            container.frame.open -= 1
-            self._touch(container.frame)
+            self._give_up()
+            self._leave_container(container)
             self._broken(container.frame, container.node, container.key, error.message, error.type)
             return
         self._proceed(container)
 
+    def _leave_container(self, container: Container) -> None:
+        container.frame.open -= 1
+        self._touch(container.frame)
+
     def _print(self) -> None:
         self.happened += self._reply.advance()
-
-
-class View:
-    """The values that a node of a frame sees."""
-
-    def __init__(self, run: Run, frame: Frame) -> None:
-        self._run, self._frame = run, frame
-
-    @property
-    def chat(self) -> bool:
-        return self._run.graph.mode == "advanced-chat"
-
-    @property
-    def inputs(self) -> Mapping[str, Value]:
-        return self._run.inputs
-
-    def find(self, selector: Selector) -> Value | None:
-        if len(selector) < 2:
-            return None
-        names = self._names(selector[0])
-        value = None if names is None else names.get(selector[1])
-        return None if value is None else within(value, selector[2:])
-
-    def may_write(self, selector: Selector) -> bool:
-        if selector[0] == "conversation":
-            return True
-        frame: Frame | None = self._frame
-        while frame is not None and frame.container is not None:
-            if frame.container.node.id == selector[0]:
-                return frame.container.node.type == "loop"
-            frame = frame.parent
-        return False
-
-    def write(self, write: Write) -> None:
-        """Set a variable of the conversation or of a loop."""
-        if (names := self._names(write.selector[0])) is not None:
-            names[write.selector[1]] = write.value
-
-    def _names(self, space: str) -> dict[str, Value] | None:
-        frame: Frame | None = self._frame
-        while frame is not None:
-            if space in frame.values:
-                return frame.values[space]
-            frame = frame.parent
-        run = self._run
-        return {"sys": run.system, "env": run.environment, "conversation": run.conversation}.get(space)
 
 
 def _result(key: str, ended: Done | Failed) -> Result:
@@ -547,7 +392,3 @@ def _result(key: str, ended: Done | Failed) -> Result:
         return Result(key, error=ended.message, error_type=ended.type)
     outputs = {name: infer(value) for name, value in ended.outputs.items()}
     return Result(key, outputs, ended.handle, ended.writes)
-
-
-def _type(node: Node) -> NodeType:
-    return TYPES[node.type]

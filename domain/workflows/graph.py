@@ -33,6 +33,9 @@ FAILED: Final = "fail-branch"
 
 DEPTH: Final = 100
 NODES: Final = 5_000
+EDGES: Final = 20_000
+VALUES: Final = 1_000_000
+"""Largest number of values in a file, with those that anchors repeat."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +173,12 @@ class _Loading:
         self.warnings: list[str] = []
         self.problems: list[Problem] = []
         whole = _mapping(plain(document), "")
-        if (kind := whole.get("kind")) in OTHER_KINDS:
+        if (kind := _text(whole.get("kind"))) in OTHER_KINDS:
             raise Rejection("invalid", f"A file of the kind {kind} is no app.", "kind")
-        mode = _mapping(whole.get("app"), "app").get("mode")
+        mode = _text(_mapping(whole.get("app"), "app").get("mode"))
         if mode not in MODES:
             raise Rejection("invalid", f"A graph has the mode {' or '.join(sorted(MODES))}.", "app.mode")
-        self.mode = str(mode)
+        self.mode = mode
         self.workflow = _mapping(whole.get("workflow"), "workflow")
 
     def graph(self) -> Graph:
@@ -207,7 +210,7 @@ class _Loading:
             if id in raw:
                 raise Rejection("invalid", f"Two nodes have the id {id}; give each its own.", f"{path}.id")
             raw[id] = {**node, "data": data, "path": path}
-        containers = {id for id, node in raw.items() if node["data"].get("type") in CONTAINERS}
+        containers = {id for id, node in raw.items() if _text(node["data"].get("type")) in CONTAINERS}
         return {id: self._one(id, node, containers) for id, node in raw.items()}
 
     def _one(self, id: str, spec: Mapping[str, Any], containers: set[str]) -> Node:
@@ -216,7 +219,7 @@ class _Loading:
         if not isinstance(type, str) or not type:
             self.problems.append(Problem(id, "type", "A node has a type."))
             type = ""
-        strategy = data.get("error_strategy") or None
+        strategy = _text(data.get("error_strategy")) or None
         if strategy is not None and strategy not in STRATEGIES:
             self.problems.append(Problem(id, "error_strategy", "It is fail-branch or default-value."))
             strategy = None
@@ -253,7 +256,7 @@ class _Loading:
 
     def _count(self, id: str, spec: Mapping[str, Any], name: str) -> int:
         value = spec.get(name)
-        if isinstance(value, str) and value.strip().isdecimal():
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
             value = int(value)
         if value is None:
             return 0
@@ -263,6 +266,8 @@ class _Loading:
         return max(0, int(value))
 
     def _edges(self, spec: Sequence[Any], nodes: Mapping[str, Node]) -> list[Edge]:
+        if len(spec) > EDGES:
+            raise Rejection("invalid", f"A graph has at most {EDGES:,} edges.", "workflow.graph.edges")
         edges: list[Edge] = []
         taken: set[str] = set()
         for number, each in enumerate(spec):
@@ -369,19 +374,30 @@ class _Loading:
         return tuple(found.values())
 
 
-def plain(value: object, depth: int = 0, path: str = "") -> Any:
-    """A value of a parsed file as JSON: other scalars, as dates, become text. Raises: Rejection."""
-    if depth > DEPTH:
-        raise Rejection("invalid", f"A file is at most {DEPTH} levels deep.", path)
-    if isinstance(value, Mapping):
-        return {_text(key): plain(each, depth + 1, f"{path}.{_text(key)}"[-200:]) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each, depth + 1, path) for each in value]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return str(value)
+def plain(document: object) -> Any:
+    """A parsed file as JSON: other scalars, as dates, become text. Raises: Rejection."""
+    return _Plain().value(document, 0, "")
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def value(self, value: object, depth: int, path: str) -> Any:
+        self.seen += 1
+        if depth > DEPTH or self.seen > VALUES:
+            raise Rejection("invalid", f"A file is at most {DEPTH} levels deep, with {VALUES:,} values.", path or None)
+        if isinstance(value, Mapping):
+            return {
+                _text(key): self.value(each, depth + 1, f"{path}.{_text(key)}"[-200:]) for key, each in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.value(each, depth + 1, path) for each in value]
+        if value is None or isinstance(value, str | bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        return str(value)
 
 
 def _handle(spec: object, source: Node) -> str:

@@ -117,6 +117,13 @@ def data(value: Value | None) -> Any:
     return None if value is None else value.data
 
 
+def whole(spec: object, otherwise: int) -> int:
+    """A whole number of a file, from 1; another one where it is none."""
+    if isinstance(spec, str) and spec.strip().isdecimal() and len(spec) < 10:
+        spec = int(spec)
+    return spec if isinstance(spec, int) and not isinstance(spec, bool) and spec > 0 else otherwise
+
+
 def variables(spec: object, find: Callable[[Selector], Value | None]) -> dict[str, Any]:
     """The inputs that a list of variables names: null where one is missing."""
     named = (mapping(each) for each in sequence(spec))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from domain.workflows.graph import Node
-from domain.workflows.node_type import Values, mapping, sequence, text
+from domain.workflows.node_type import Values, mapping, sequence, text, whole
 from domain.workflows.rendering import render
 from domain.workflows.requests import Memory, Message, ModelRequest
 
@@ -27,7 +27,7 @@ def memory(node: Node, at: int = 0) -> Memory:
     window, prefix = mapping(spec.get("window")), mapping(spec.get("role_prefix"))
     size = window.get("size") if window.get("enabled") else None
     prefixes = (text(prefix.get("user")) or "Human", text(prefix.get("assistant")) or "Assistant")
-    return Memory(at, int(size) if size else None, prefixes)
+    return Memory(at, whole(size, 0) or None, prefixes)
 
 
 def request(
@@ -66,7 +66,7 @@ def put_together(
         kept = turns[-(request.memory.window or LATEST) :]
         history = [Message(role, said) for turn in kept for role, said in zip(ROLES, turn, strict=True)]
         if context is not None:
-            room = context - count(request.messages) - int(request.parameters.get("max_tokens") or 0)
+            room = context - count(request.messages) - whole(request.parameters.get("max_tokens"), 0)
             while len(history) > 1 and count(history) > room:
                 history.pop(0)
     if request.inline:

@@ -6,11 +6,11 @@ not have been reached. One prints at a time, in the order in which they became c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from domain.workflows.graph import CONTAINERS, FAILED, Graph, Node
+from domain.workflows.graph import CONTAINERS, FAILED, Edge, Graph, Node
 from domain.workflows.node_type import mapping, selector, sequence, text
 from domain.workflows.nodes.assigner import assigned
 from domain.workflows.rendering import Find, Reference, Selector, Text, as_markdown, parse
@@ -43,6 +43,7 @@ class Session:
 @dataclass
 class Reply:
     graph: Graph
+    entry: str | None
     find: Find
     _pending: list[Session] = field(default_factory=list)
     _queue: list[Session] = field(default_factory=list)
@@ -71,12 +72,11 @@ class Reply:
             printing = bool(self._queue) and self._here(self._queue[0]) == Reference(name)
             self._streams[name] = self._streams[name][: self._queue[0].printed if printing else 0]
 
-    def taken(self, edge: str) -> None:
-        self._taken.add(edge)
-
-    def ended(self, node: str) -> None:
+    def ended(self, node: str, taken: Iterable[Edge] = ()) -> None:
+        """Take the end of a node, and the edges that are taken after it."""
         self._ended.add(node)
-        self._changed = True
+        self._taken.update(edge.id for edge in taken)
+        self._changed |= any(node in session.deciding for session in self._pending)
 
     def failed(self, node: str) -> None:
         """Print what it has streamed, and nothing after it."""
@@ -85,7 +85,6 @@ class Reply:
 
     def skipped(self, node: str) -> None:
         self._skipped.add(node)
-        self._changed = True
 
     def advance(self) -> list[Printed]:
         """Print as far as possible."""
@@ -101,7 +100,7 @@ class Reply:
 
     def _certain(self, session: Session) -> bool:
         scope = self.graph.scopes[None]
-        ways, seen = [scope.entry], {scope.entry}
+        ways, seen = [self.entry], {self.entry}
         while ways:
             id = ways.pop()
             if id == session.node:
@@ -129,7 +128,7 @@ class Reply:
 
     def _refer(self, session: Session, selector: Selector, tell: Callable[[Printed], None]) -> bool:
         """Print a value as far as it is there; whether that is all of it."""
-        node = selector[0]
+        node = selector[0] if selector else ""
         if (stream := self._streams.get(selector)) is not None:
             for chunk in stream[session.printed :]:
                 tell(Printed(selector, chunk))

@@ -42,6 +42,9 @@ class HttpRequest:
     method: str
     url: str
     headers: Mapping[str, str]
+    basic: tuple[str, str] | None
+    """A header, and the key that stands in it after `Basic`: in Base64 if it holds a colon. Encoded when it is sent, so
+    that a name may stand for a secret until then."""
     params: tuple[tuple[str, str], ...]
     """They replace the query of the URL, if there are any."""
     text: str | None = None

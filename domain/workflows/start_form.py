@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from domain.aggregate import Rejection
 from domain.workflows.graph import START, Graph
-from domain.workflows.node_type import mapping, sequence, text
+from domain.workflows.node_type import mapping, sequence, text, whole
 from domain.workflows.values import File, to_number
 
 LENGTH: Final = 48
@@ -41,8 +41,8 @@ def _input(name: str, spec: Mapping[str, Any], value: Any) -> Any:
 def _text(name: str, spec: Mapping[str, Any], value: Any) -> str:
     if not isinstance(value, str):
         raise _refused(name, "It is a text.")
-    longest = spec.get("max_length") or (LENGTH if spec.get("type") == "text-input" else None)
-    if longest and len(value) > int(longest):
+    longest = whole(spec.get("max_length"), LENGTH if spec.get("type") == "text-input" else 0)
+    if longest and len(value) > longest:
         raise _refused(name, f"It has at most {longest} characters.")
     return value
 
@@ -89,8 +89,8 @@ def _file(name: str, spec: Mapping[str, Any], value: Any) -> File:
 def _files(name: str, spec: Mapping[str, Any], value: Any) -> list[File]:
     if not isinstance(value, list) or not all(isinstance(each, File) for each in value):
         raise _refused(name, "It is a list of files.")
-    most = spec.get("max_length")
-    if most and len(value) > int(most):
+    most = whole(spec.get("max_length"), len(value))
+    if len(value) > most:
         raise _refused(name, f"There are at most {most} files.")
     return value
 

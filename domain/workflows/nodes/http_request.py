@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -57,7 +56,7 @@ def prepare(node: Node, view: Values) -> HttpRequest:
     url = render(text(node.data.get("url")), view.find)
     if not url.startswith(("http://", "https://")):
         raise Failed("A URL begins with http:// or https://.", URL_ERROR)
-    headers = _headers(node, view)
+    headers, basic = _headers(node, view)
     body = mapping(node.data.get("body"))
     kind = text(body.get("type")) or "none"
     content = _body(kind, body.get("data"), view)
@@ -68,6 +67,7 @@ def prepare(node: Node, view: Values) -> HttpRequest:
         method.upper(),
         url,
         headers,
+        basic,
         tuple((render(n, view.find), render(v, view.find)) for n, v in _lines(text(node.data.get("params")))),
         connect_s=timeout.get("connect") or 10,
         read_s=timeout.get("read") or 600,
@@ -97,7 +97,7 @@ def conclude(node: Node, request: HttpRequest, answer: HttpAnswer | Trouble) -> 
 
 
 def check(node: Node) -> Iterator[Problem]:
-    if node.data.get("method") not in KNOWN | {each.upper() for each in KNOWN}:
+    if text(node.data.get("method")) not in KNOWN | {each.upper() for each in KNOWN}:
         yield Problem(node.id, "method", f"It is one of {', '.join(sorted(METHODS))}.")
     authorization = mapping(node.data.get("authorization"))
     if authorization.get("type") not in (None, "no-auth", "api-key"):
@@ -147,27 +147,25 @@ def _text(answer: HttpAnswer) -> str:
         return answer.body.decode("utf-8", "replace")
 
 
-def _headers(node: Node, view: Values) -> dict[str, str]:
+def _headers(node: Node, view: Values) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """The headers of a request, and the key of the basic scheme."""
     headers: dict[str, str] = {}
     for name, value in _lines(text(node.data.get("headers"))):
         _set(headers, *(" ".join(render(each, view.find).splitlines()) for each in (name, value)))
     authorization = mapping(node.data.get("authorization"))
+    basic = None
     if authorization.get("type") == "api-key":
         config = mapping(authorization.get("config"))
         if not (key := render(text(config.get("api_key")), view.find)):
             raise Failed("The API key is empty.", KEY_ERROR)
-        _set(headers, text(config.get("header")) or "Authorization", _key(text(config.get("type")), key))
+        header = text(config.get("header")) or "Authorization"
+        if config.get("type") == "basic":
+            basic = (header, key)
+        else:
+            _set(headers, header, f"Bearer {key}" if config.get("type") == "bearer" else key)
     if not all(f"{name}{value}".isascii() for name, value in headers.items()):
         raise Failed("Headers are in ASCII.", NODE_ERROR)
-    return headers
-
-
-def _key(kind: str, key: str) -> str:
-    if kind == "bearer":
-        return f"Bearer {key}"
-    if kind == "basic":
-        return f"Basic {base64.b64encode(key.encode()).decode() if ':' in key else key}"
-    return key
+    return headers, basic
 
 
 def _set(headers: dict[str, str], name: str, value: str) -> None:

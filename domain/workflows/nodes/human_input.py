@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from domain.workflows.graph import Node, Problem
-from domain.workflows.node_type import Done, Failed, NodeType, Trouble, Values, data, mapping, selector, sequence, text
+from domain.workflows.node_type import (
+    Done,
+    Failed,
+    NodeType,
+    Trouble,
+    Values,
+    data,
+    mapping,
+    selector,
+    sequence,
+    text,
+    whole,
+)
 from domain.workflows.rendering import render
 from domain.workflows.requests import FormAnswer, FormRequest
 from domain.workflows.values import as_objects
@@ -29,7 +41,7 @@ def prepare(node: Node, view: Values) -> FormRequest:
         render(text(node.data.get("form_content")), view.find),
         tuple(inputs),
         tuple(mapping(each) for each in sequence(node.data.get("user_actions"))),
-        int(node.data.get("timeout") or HOURS) * unit,
+        whole(node.data.get("timeout"), HOURS) * unit,
         tuple(mapping(each) for each in sequence(node.data.get("delivery_methods"))),
     )
 

@@ -60,7 +60,8 @@ def run(node: Node, view: Values) -> Done:
         by = spec["order_by"]
         items.sort(key=_key(value.type, text(by.get("key"))), reverse=by.get("value") == "desc")
     if spec["limit"].get("enabled"):
-        items = items[: int(spec["limit"].get("size") or 0)]
+        size = spec["limit"].get("size")
+        items = items[: size if isinstance(size, int) else 0]
     first, last = (items[0], items[-1]) if items else (None, None)
     return Done({"result": Value(value.type, items), "first_record": first, "last_record": last})
 

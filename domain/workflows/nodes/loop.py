@@ -6,15 +6,11 @@ from collections.abc import Iterator
 
 from domain.workflows import conditions
 from domain.workflows.graph import Node, Problem
-from domain.workflows.node_type import NodeType
+from domain.workflows.node_type import NodeType, whole
 
 
 def check(node: Node) -> Iterator[Problem]:
-    try:
-        count = int(node.data.get("loop_count"))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        count = 0
-    if count < 1:
+    if not whole(node.data.get("loop_count"), 0):
         yield Problem(node.id, "loop_count", "It is a number from 1.")
     yield from conditions.problems(node.id, "break_conditions", node.data.get("break_conditions"))
 

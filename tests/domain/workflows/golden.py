@@ -17,12 +17,13 @@ import jinja2
 import jsonschema
 
 from domain.aggregate import Rejection
-from domain.workflows import engine, prompt, values
-from domain.workflows.engine import Call, Given, Limits, Run
+from domain.workflows import prompt, values
+from domain.workflows.engine import Run
 from domain.workflows.graph import Graph, load
 from domain.workflows.node_type import Trouble
 from domain.workflows.node_types import problems
 from domain.workflows.nodes import http_request, llm, tool
+from domain.workflows.record import Call, Ended, Given, Limits, Next, Retried
 from domain.workflows.reply import Printed
 from domain.workflows.requests import (
     CodeRequest,
@@ -184,6 +185,10 @@ class World:
     def _http(self, request: HttpRequest) -> tuple[float, Any]:
         url, method, body, took = _with_params(request), request.method, self._sent(request), 0.0
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.basic:
+            header, key = request.basic
+            encoded = base64.b64encode(key.encode()).decode() if ":" in key else key
+            headers[header.lower()] = f"Basic {encoded}"
         if request.form == "multipart":
             headers["content-type"] = "multipart/form-data; boundary=BOUNDARY"
         for _ in range(20):
@@ -254,8 +259,8 @@ def _answered(route: Mapping[str, Any], method: str) -> HttpAnswer:
 def _schemas(request: SchemaRequest) -> Trouble | None:
     for name, schema, data in request.checks:
         try:
-            jsonschema.Draft7Validator(schema).validate(data)
-        except jsonschema.ValidationError as error:
+            jsonschema.validate(data, schema, jsonschema.Draft7Validator)
+        except (jsonschema.ValidationError, jsonschema.SchemaError) as error:
             return Trouble(f"{name}: {error.message}")
     return None
 
@@ -309,6 +314,7 @@ def _given(case: Case, world: World, graph: Graph, inputs: Mapping[str, Any]) ->
         system |= {"query": "", "conversation_id": "conversation", "dialogue_count": 0}
     system |= {name: world.value(given) for name, given in case.get("system", {}).items()}
     return Given(
+        None,
         {name: infer(given) for name, given in inputs.items()},
         {n: Value("array[file]", given) if n == "files" else infer(given) for n, given in system.items()},
         {each.name: values.declared(each.type, world.value(each.value)) for each in graph.environment},
@@ -331,7 +337,7 @@ class Seen:
     def take(self, run: Run) -> None:
         for event in run.happened:
             match event:
-                case engine.Ended():
+                case Ended():
                     self.nodes.setdefault(event.node, []).append(event.status)
                     self.outputs[event.node] = {name: each.data for name, each in event.outputs.items()}
                     self.timeline.append(f"{event.node}.")
@@ -340,9 +346,9 @@ class Seen:
                 case Printed() if event.text:
                     self.chunks.append([".".join(event.selector), event.text])
                     self.timeline.append(event.text)
-                case engine.Retried():
+                case Retried():
                     self.retries[event.node] = self.retries.get(event.node, 0) + 1
-                case engine.Next():
+                case Next():
                     self.rounds[event.node] = self.rounds.get(event.node, 0) + 1
         run.happened.clear()
 
@@ -355,7 +361,7 @@ def play(run: Run, world: World, seen: Seen, record: Record = lambda run: None) 
     limit = world.case.get("limits", {}).get("seconds", 1200)
     events: list[tuple[float, int, Callable[[], object]]] = []
     order = itertools.count()
-    made: set[tuple[str, int, int]] = set()
+    made: set[str] = set()
     now = 0.0
 
     def later(at: float, act: Callable[[], object]) -> None:
@@ -365,19 +371,17 @@ def play(run: Run, world: World, seen: Seen, record: Record = lambda run: None) 
         run.turn()
         seen.take(run)
         record(run)
-        for call in run.waiting():
-            if (name := (call.key, call.attempt, call.stage)) in made:
-                continue
-            made.add(name)
+        for call in [each for each in run.calls.values() if each.name not in made]:
+            made.add(call.name)
             if isinstance(call.request, FormRequest):
                 if answer := world.form(call):
-                    later(now, lambda call=call, answer=answer: run.respond(call.key, answer))
+                    later(now, lambda call=call, answer=answer: run.respond(call.name, answer))
                 continue
             tokens, took, answered = world.answer(call)
             begun = now + call.delay_ms / 1000
             for at, said in tokens:
-                later(begun + at, lambda call=call, said=said: run.token(call.key, "text", said))
-            later(begun + took, lambda call=call, answered=answered: run.respond(call.key, answered))
+                later(begun + at, lambda call=call, said=said: run.token(call.name, "text", said))
+            later(begun + took, lambda call=call, answered=answered: run.respond(call.name, answered))
         if run.ended or not events:
             return
         now, _, act = heapq.heappop(events)
