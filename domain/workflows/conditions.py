@@ -50,12 +50,22 @@ def compare(value: Value, operator: str, expected: object) -> bool:
     if not (comparison := OPERATORS.get(operator)):
         raise Failed(f"There is no comparison {operator}.")
     booleans = value.type in (values.BOOLEAN, values.array(values.BOOLEAN))
-    if booleans and isinstance(expected, str) and operator not in ("exists", "not exists"):
-        try:
-            expected = json.loads(expected)
-        except ValueError as error:
-            raise Failed(f"A boolean is compared with {expected!r}, which is no JSON.") from error
+    if booleans and operator not in ("exists", "not exists"):
+        expected = [_truth(each) for each in expected] if isinstance(expected, list) else _truth(expected)
     return comparison(value.data, expected)
+
+
+def _truth(expected: object) -> object:
+    """The boolean that a text writes, as JSON."""
+    if not isinstance(expected, str):
+        return expected
+    try:
+        read = json.loads(expected)
+    except (ValueError, RecursionError) as error:
+        raise Failed(f"A boolean is compared with {expected!r}, which is no JSON.") from error
+    if not isinstance(read, int):
+        raise Failed(f"A boolean is compared with {expected!r}, which is none.")
+    return bool(read)
 
 
 def problems(node: str, path: str, spec: object) -> list[Problem]:
@@ -130,10 +140,12 @@ def _in(actual: Any, expected: object) -> bool:
 
 
 def _all_of(actual: Any, expected: object) -> bool:
-    if not actual:
-        return False
     several = _several(expected)
-    return all(isinstance(actual, str | list) and each in actual for each in several)
+    return bool(actual) and not isinstance(actual, bool) and all(_holds_it(actual, each) for each in several)
+
+
+def _holds_it(actual: Any, each: object) -> bool:
+    return isinstance(actual, str | list) and each in actual
 
 
 def _several(expected: object) -> Sequence[Any]:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from domain.workflows import values
-from domain.workflows.graph import Node
-from domain.workflows.node_type import NODE_ERROR, Done, Failed, NodeType, Values, mapping, selector, sequence, text
+from domain.workflows.graph import Node, Problem
+from domain.workflows.node_type import (
+    NODE_ERROR,
+    Done,
+    Failed,
+    NodeType,
+    Values,
+    mapping,
+    selector,
+    sequence,
+    text,
+    whole,
+)
 from domain.workflows.rendering import render
 from domain.workflows.values import File, Value
 
@@ -38,6 +49,8 @@ BOOLEANS: Final[Mapping[str, Callable[[bool, bool], bool]]] = {"is": operator.eq
 LISTED: Final = frozenset({"type", "transfer_method"})
 """Attributes of files that are looked for in a list."""
 ATTRIBUTES: Final = {**values.ATTRIBUTES, "url": "remote_url"}
+EMPTY: Final = {"first_record": None, "last_record": None}
+COMPARISONS: Final = frozenset({*TEXTS, *NUMBERS, *BOOLEANS})
 KINDS: Final = tuple(map(values.array, (values.STRING, values.NUMBER, values.BOOLEAN, values.FILE)))
 
 
@@ -46,7 +59,7 @@ def run(node: Node, view: Values) -> Done:
     if value is None:
         raise Failed("The list is missing.")
     if not value.data and (value.is_array or value.data is None):
-        value = Value(value.type if value.type in KINDS else values.array(values.STRING), [])
+        return Done({"result": Value(value.type if value.is_array else values.array(values.STRING), []), **EMPTY})
     if value.type not in KINDS:
         raise Failed(f"A list of texts, numbers, booleans or files is needed, not {value.type}.")
     items = list(value.data)
@@ -61,9 +74,19 @@ def run(node: Node, view: Values) -> Done:
         items.sort(key=_key(value.type, text(by.get("key"))), reverse=by.get("value") == "desc")
     if spec["limit"].get("enabled"):
         size = spec["limit"].get("size")
-        items = items[: size if isinstance(size, int) else 0]
+        items = items[: size if isinstance(size, int) else whole(size, 0)]
     first, last = (items[0], items[-1]) if items else (None, None)
     return Done({"result": Value(value.type, items), "first_record": first, "last_record": last})
+
+
+def check(node: Node) -> Iterator[Problem]:
+    conditions = mapping(node.data.get("filter_by")).get("conditions")
+    for number, condition in enumerate(map(mapping, sequence(conditions))):
+        path = f"filter_by.conditions[{number}]"
+        if text(condition.get("comparison_operator")) not in COMPARISONS:
+            yield Problem(node.id, f"{path}.comparison_operator", f"It is one of {', '.join(sorted(COMPARISONS))}.")
+        if not isinstance(condition.get("value"), str | bool | list):
+            yield Problem(node.id, f"{path}.value", "It is a text, true, false or a list.")
 
 
 def _serial(spec: Mapping[str, Any], items: list[Any], view: Values) -> int:
@@ -100,11 +123,13 @@ def _text_test(name: str, given: Any) -> Test:
 
 
 def _number_test(name: str, given: Any) -> Test:
-    compare = _known(NUMBERS, name)
+    if not isinstance(given, str):
+        raise Failed("Numbers are compared with a text that writes one.")
     try:
-        number = float(given) if "." in str(given) else int(given)
-    except (ValueError, TypeError) as error:
+        number = float(given) if "." in given else int(given)
+    except ValueError as error:
         raise Failed(f"{given!r} is no number.", NODE_ERROR) from error
+    compare = _known(NUMBERS, name)
     return lambda item: compare(item, number)
 
 
@@ -116,9 +141,13 @@ def _boolean_test(name: str, given: Any) -> Test:
 
 
 def _file_test(key: str, name: str, given: Any) -> Test:
+    if isinstance(given, bool):
+        raise Failed("Files are compared with a text.", NODE_ERROR)
     if key == "size":
         return _number_test(name, given)
-    if key in LISTED and name in ("in", "not in") and isinstance(given, list):
+    if key in LISTED:
+        if name not in ("in", "not in"):
+            raise Failed(f"The attribute {key} of a file is compared by in, or not in.")
         return lambda item: (item in given) is (name == "in")
     if key not in ATTRIBUTES:
         raise Failed(f"A file has no attribute {key!r}.")
@@ -155,4 +184,5 @@ TYPE = NodeType(
     },
     {"result": "The items that are left.", "first_record": "The first; null for none.", "last_record": "The last."},
     run=run,
+    check=check,
 )
