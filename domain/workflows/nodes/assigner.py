@@ -33,7 +33,9 @@ ARITHMETIC: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 }
 FREE: Final = frozenset({"clear", "remove-first", "remove-last"})
 """Operations that take no value."""
-OPERATIONS: Final = (OVER_WRITE, "set", "append", "extend", *FREE, *ARITHMETIC)
+OF_LISTS: Final = frozenset({"append", "extend", "remove-first", "remove-last"})
+OF_CONSTANTS: Final = frozenset({"set", *ARITHMETIC})
+OPERATIONS: Final = (OVER_WRITE, "set", "append", "extend", *sorted(FREE), *ARITHMETIC)
 MODES: Final = (OVER_WRITE, "append", "clear")
 
 
@@ -44,11 +46,14 @@ def run(node: Node, view: Values) -> Done:
     for item in map(mapping, sequence(node.data.get("items"))):
         target = selector(item.get("variable_selector"))
         current = _target(target, written, view)
+        operation, constant = text(item.get("operation")), item.get("input_type") == "constant"
+        if not _takes(operation, current, constant=constant):
+            how = "a constant" if constant else "a variable"
+            raise Failed(f"The operation {operation} does not take {how} on {current.type}.")
         given = _given(item, written, view)
-        operation = text(item.get("operation"))
         if operation in FREE or given.data is not None:
-            written[target] = _changed(operation, current, given, constant=item.get("input_type") == "constant")
-        elif item.get("input_type") == "constant":
+            written[target] = Value(current.type, _changed(operation, current, given))
+        elif constant:
             raise Failed(f"The operation {operation} needs a value.")
     return _done(written)
 
@@ -112,24 +117,33 @@ def _given(item: Mapping[str, Any], written: Mapping[Selector, Value], view: Val
     return value
 
 
-def _changed(operation: str, current: Value, given: Value, *, constant: bool) -> Value:
-    if operation == OVER_WRITE and not (constant and current.is_array):
-        return Value(current.type, _fitting(current.type, given))
-    if operation == "clear":
-        return _cleared(current)
-    if operation == "set" and constant and current.type in SCALARS:
-        return Value(current.type, _fitting(current.type, given))
-    if operation in ARITHMETIC and constant and current.type == values.NUMBER:
-        return Value(current.type, _computed(operation, current.data, _fitting(values.NUMBER, given)))
-    if current.is_array:
-        if operation == "append" and not constant:
-            return Value(current.type, [*current.data, _element(current.type, given)])
-        if operation == "extend" and given.is_array and not constant:
-            return Value(current.type, [*current.data, *_fitting(current.type, given)])
-        if operation in ("remove-first", "remove-last"):
-            return Value(current.type, current.data[1:] if operation == "remove-first" else current.data[:-1])
-    how = "a constant" if constant else "a variable"
-    raise Failed(f"The operation {operation} does not take {how} on {current.type}.")
+def _takes(operation: str, current: Value, *, constant: bool) -> bool:
+    """Test for an operation that there is on a type, with a constant or a variable."""
+    if operation == OVER_WRITE:
+        return not (constant and current.is_array)
+    if operation in OF_LISTS:
+        return current.is_array and not constant
+    if operation in OF_CONSTANTS:
+        return constant and current.type in (SCALARS if operation == "set" else {values.NUMBER})
+    return operation == "clear" and not constant
+
+
+def _changed(operation: str, current: Value, given: Value) -> Any:
+    match operation:
+        case "clear":
+            return _cleared(current).data
+        case "append":
+            return [*current.data, _element(current.type, given)]
+        case "extend":
+            return [*current.data, *_fitting(current.type, given)]
+        case "remove-first":
+            return current.data[1:]
+        case "remove-last":
+            return current.data[:-1]
+        case _ if operation in ARITHMETIC:
+            return _computed(operation, current.data, _fitting(values.NUMBER, given))
+        case _:
+            return _fitting(current.type, given)
 
 
 def _cleared(current: Value) -> Value:
@@ -143,7 +157,8 @@ def _fitting(type: str, given: Value) -> Any:
 
 
 def _element(type: str, given: Value) -> Any:
-    if type == values.array(given.type) or (type == values.array(values.ANY) and not given.is_array):
+    kinds = [given.type, values.NUMBER] if given.type == values.BOOLEAN else [given.type]
+    if type in map(values.array, kinds) or (type == values.array(values.ANY) and not given.is_array):
         return given.data
     raise Failed(f"The value is {given.type}, no element of {type}.")
 

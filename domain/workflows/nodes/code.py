@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from domain.workflows import values
 from domain.workflows.graph import Node, Problem
-from domain.workflows.node_type import Done, Failed, NodeType, Trouble, Values, mapping, sequence, text
+from domain.workflows.node_type import NODE_ERROR, Done, Failed, NodeType, Trouble, Values, mapping, sequence, text
 from domain.workflows.requests import CodeRequest
 from domain.workflows.values import Value, as_objects
 
@@ -19,22 +19,14 @@ OUTPUT_ERROR: Final = "OutputValidationError"
 DEPTH_ERROR: Final = "DepthLimitError"
 
 LANGUAGES: Final = ("python3", "javascript")
-OUTPUT_TYPES: Final = (
-    "string",
-    "number",
-    "boolean",
-    "object",
-    "array[string]",
-    "array[number]",
-    "array[object]",
-    "array[boolean]",
-)
+LISTS: Final = ("array[string]", "array[number]", "array[object]", "array[boolean]")
+OUTPUT_TYPES: Final = ("string", "number", "boolean", "object", *LISTS)
 LONGEST: Final = 400_000
 GREATEST: Final = 9223372036854775807
 DECIMALS: Final = 20
 DEPTH: Final = 5
 MOST: Final = {"array[string]": 30, "array[object]": 30, "array[number]": 1000}
-SCIENTIFIC: Final = re.compile(r"^-?(?:\d+(?:\.\d*)?|\.\d+)[eE][+-]?\d+$")
+SCIENTIFIC: Final = re.compile(r"^-?\d{1,400}(?:\.\d{1,400})?[eE][+-]\d{1,10}$")
 
 
 def prepare(node: Node, view: Values) -> CodeRequest:
@@ -49,7 +41,10 @@ def prepare(node: Node, view: Values) -> CodeRequest:
 def conclude(node: Node, request: CodeRequest, answer: Mapping[str, Any] | Trouble) -> Done:
     if isinstance(answer, Trouble):
         raise Failed(answer.message, answer.type or RUN_ERROR)
-    return Done(_object(declared(node), readable(answer), "", 1))
+    outputs = declared(node)
+    found = _object(outputs, readable(answer), "", 1)
+    typed = {name: text(outputs[name].get("type")) for name, each in found.items() if isinstance(each, list)}
+    return Done({**found, **{name: Value(type, found[name]) for name, type in typed.items() if type in LISTS}})
 
 
 def declared(node: Node) -> dict[str, Mapping[str, Any]]:
@@ -114,9 +109,9 @@ def _one_object(output: Mapping[str, Any], spec: Any, path: str, depth: int) -> 
     return _free(spec, path, depth + 1)
 
 
-def _array(type: str, output: Mapping[str, Any], spec: Any, path: str, depth: int) -> Value:
+def _array(type: str, output: Mapping[str, Any], spec: Any, path: str, depth: int) -> list[Any] | None:
     if spec is None:
-        return Value(type, [])
+        return None
     if not isinstance(spec, list):
         raise Failed(f"The output {path} is no list.", OUTPUT_ERROR)
     if len(spec) > MOST.get(type, len(spec)):
@@ -125,7 +120,9 @@ def _array(type: str, output: Mapping[str, Any], spec: Any, path: str, depth: in
     items = [_output(element, output, each, f"{path}[{number}]", depth) for number, each in enumerate(spec)]
     if type == "array[number]" and None in items:
         raise Failed(f"A number of the list {path} is null.", OUTPUT_ERROR)
-    return Value(type, items)
+    if type == "array[boolean]" and not all(each is None or isinstance(each, bool) for each in items):
+        raise Failed(f"An item of the list {path} is no boolean.", OUTPUT_ERROR)
+    return items
 
 
 def _string(spec: Any, path: str) -> str:
@@ -159,6 +156,8 @@ def _free_value(spec: Any, path: str, depth: int) -> Any:
     if isinstance(spec, dict):
         return _free(spec, path, depth + 1)
     if isinstance(spec, list):
+        if any(isinstance(each, list) for each in spec):
+            raise Failed(f"The list {path} holds lists.", NODE_ERROR)
         kinds = {_kind(each) for each in spec if each is not None}
         if len(kinds) > 1 or not kinds <= {"text", "number", "object", "boolean"}:
             raise Failed(f"The items of the list {path} have several types.", OUTPUT_ERROR)
