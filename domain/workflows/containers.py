@@ -11,7 +11,7 @@ from domain.workflows import conditions, values
 from domain.workflows.frame import Container, Frame, ItemFailed
 from domain.workflows.graph import Node
 from domain.workflows.node_type import NODE_ERROR, Failed, Values, mapping, selector, sequence, text, whole
-from domain.workflows.values import NULL, Value, infer
+from domain.workflows.values import Value, infer
 
 TYPES: Final = frozenset({"iteration", "loop"})
 PARALLEL: Final = 10
@@ -151,11 +151,7 @@ def _initial(spec: Mapping[str, Any], view: Values) -> Value:
 def constant(type: str, given: object) -> Value:
     """A constant of a loop. A list is read from JSON text only. Raises: ValueError."""
     if type in ("array[string]", "array[number]", "array[object]"):
-        return Value(type, json.loads(given) if isinstance(given, str) and given else [])
-    if type.startswith("array[") and given is None:
-        return Value(type, [])
-    if isinstance(given, str) and type != values.STRING:
-        if type == values.NUMBER:
-            return infer(values.to_number(given))
-        given = json.loads(given) if given else NULL.data
-    return infer(given)
+        return values.declared(type, json.loads(given) if isinstance(given, str) and given else [])
+    if isinstance(given, str) and type not in (values.STRING, values.SECRET) and given:
+        given = json.loads(given)
+    return values.declared(type, given)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from domain.workflows import values
 from domain.workflows.graph import Node, Problem
 from domain.workflows.node_type import mapping, sequence, text
 from domain.workflows.values import Value, WrongType, infer
+
+LISTS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "array[string]": str,
+    "array[number]": (int, float),
+    "array[object]": dict,
+}
 
 
 def defaults(node: Node) -> dict[str, Value]:
@@ -29,21 +35,20 @@ def check(node: Node) -> Iterator[Problem]:
 
 
 def converted(type: str, given: Any) -> Value:
-    """A default of a type; texts are read. Raises: ValueError."""
+    """A default of a type; texts are read, but for files, which are taken as they are. Raises: ValueError."""
+    if type == values.array(values.FILE):
+        return infer(given)
     if type == values.STRING:
         return infer(given) if isinstance(given, str) else _refuse(type)
     if type == values.NUMBER:
         number = float(given) if isinstance(given, str) else given
-        return infer(number) if isinstance(number, int | float) and not isinstance(number, bool) else _refuse(type)
+        return infer(number) if isinstance(number, int | float) else _refuse(type)
     data = json.loads(given) if isinstance(given, str) else given
     if type == values.OBJECT:
         return infer(data) if isinstance(data, dict) else _refuse(type)
-    if type == values.array(values.FILE):
-        return Value(type, data) if isinstance(data, list) else _refuse(type)
-    if type.startswith("array["):
-        value = infer(data)
-        return Value(type, data) if values.fits(type, value) else _refuse(type)
-    return _refuse(type)
+    if type not in LISTS or not isinstance(data, list) or not all(isinstance(each, LISTS[type]) for each in data):
+        return _refuse(type)
+    return infer(data)
 
 
 def _refuse(type: str) -> Value:

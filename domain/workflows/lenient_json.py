@@ -10,6 +10,8 @@ CONSTANTS: Final = {"true": True, "True": True, "false": False, "False": False, 
 NUMBER: Final = re.compile(r"-?\d{1,400}(?:\.\d{1,400})?(?:[eE][+-]?\d{1,3})?")
 WORD: Final = re.compile(r"\w{1,100}")
 DEPTH: Final = 60
+CANDIDATES: Final = 200
+"""Maximum number of brackets that are tried as the beginning of an object."""
 
 
 def loads(text: str) -> Any:
@@ -23,17 +25,30 @@ def loads(text: str) -> Any:
 
 
 def first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in a text; of a list, its first."""
-    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
-    if start < 0:
-        return None
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(found, list):
-        found = found[0] if found else None
-    return found if isinstance(found, dict) else None
+    """The first JSON object in a text, between brackets that match; of a list, its first."""
+    ends = _matches(text)
+    for start in sorted(ends)[:CANDIDATES]:
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, list):
+            found = found[0] if found else None
+        if isinstance(found, dict) and end == ends[start] + 1:
+            return found
+    return None
+
+
+def _matches(text: str) -> dict[int, int]:
+    """The places of opening brackets, and of those that close them. Texts in quotes are not told apart."""
+    open: list[int] = []
+    ends = {}
+    for at, mark in enumerate(text):
+        if mark in "{[":
+            open.append(at)
+        elif mark in "}]" and open:
+            ends[open.pop()] = at
+    return ends
 
 
 class _Reader:

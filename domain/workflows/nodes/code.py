@@ -26,7 +26,7 @@ GREATEST: Final = 9223372036854775807
 DECIMALS: Final = 20
 DEPTH: Final = 5
 MOST: Final = {"array[string]": 30, "array[object]": 30, "array[number]": 1000}
-SCIENTIFIC: Final = re.compile(r"^-?\d{1,400}(?:\.\d{1,400})?[eE][+-]\d{1,10}$")
+SCIENTIFIC: Final = re.compile(r"^-?\d{1,400}(?:\.\d{0,400})?[eE][+-]\d{1,10}$")
 
 
 def prepare(node: Node, view: Values) -> CodeRequest:

@@ -97,6 +97,15 @@ def split_reasoning(said: str) -> tuple[str, str]:
     return "".join(spoken).strip(), "\n".join(each for each in thought if each)
 
 
+def without_thoughts(said: str) -> str:
+    """The words of a model without thoughts between tags that are closed."""
+    spoken, at = [], 0
+    while (opened := OPEN.search(said, at)) and (closed := CLOSE.search(said, opened.end())):
+        spoken.append(said[at : opened.start()])
+        at = closed.end()
+    return "".join([*spoken, said[at:]])
+
+
 class Spoken:
     """Cuts thinking out of a text that comes in parts."""
 

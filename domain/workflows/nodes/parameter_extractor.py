@@ -150,29 +150,32 @@ def _element(type: str) -> str:
 
 
 def _converted(type: str, given: Any, options: Any) -> tuple[Any, bool]:
-    """A value of a type, and whether what was given is one."""
+    """A value of a type, and whether it was given as one."""
     if element := _element(type):
-        items = given if isinstance(given, list) else []
-        kept = [each for each in items if _is(element, each)]
-        fits = isinstance(given, list) and len(kept) == len(items)
-        return Value(values.array(element), kept), fits
+        items = [_item(element, each) for each in given] if isinstance(given, list) else []
+        fits = isinstance(given, list) and all(fine for _, fine in items)
+        return Value(values.array(element), [item for item, _ in items if item is not None]), fits
     if type in ("string", "select"):
         fits = isinstance(given, str) and (type == "string" or not options or given in options)
         return (given, fits) if isinstance(given, str) else ("", False)
     if type == "boolean":
         return (bool(given), isinstance(given, bool)) if isinstance(given, bool | int) else (False, False)
-    if _is("number", given):
-        return given, True
+    number, fits = _item("number", given)
+    return (0 if number is None else number), fits
+
+
+def _item(element: str, given: Any) -> tuple[Any, bool]:
+    """An item of a list, None for one that does not fit; and whether it was given as one."""
+    if element != "number":
+        return (given, True) if isinstance(given, ELEMENTS[element]) else (None, False)
+    if isinstance(given, int | float):
+        return (int(given) if isinstance(given, bool) else given), True
     if isinstance(given, str):
         try:
-            return values.to_number(given), False
+            return (float(given) if "." in given else int(given[:400])), False
         except ValueError:
-            return 0, False
-    return 0, False
-
-
-def _is(element: str, given: Any) -> bool:
-    return isinstance(given, ELEMENTS[element]) and (element == "boolean" or not isinstance(given, bool))
+            return None, False
+    return None, False
 
 
 TYPE = NodeType(

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from domain.workflows import prompt
 from domain.workflows.graph import Node
-from domain.workflows.lenient_json import first_object
 from domain.workflows.node_type import (
     NODE_ERROR,
     Done,
@@ -21,7 +20,7 @@ from domain.workflows.node_type import (
     sequence,
     text,
 )
-from domain.workflows.nodes.llm import split_reasoning, with_files
+from domain.workflows.nodes.llm import with_files, without_thoughts
 from domain.workflows.rendering import render
 from domain.workflows.requests import Message, ModelAnswer, ModelRequest
 
@@ -64,14 +63,25 @@ def conclude(node: Node, request: ModelRequest, answer: ModelAnswer | Trouble) -
         raise Failed(answer.message, answer.type)
     if not (classes := request.then):
         raise Failed("There are no classes.", NODE_ERROR)
-    said, _ = split_reasoning(answer.text)
-    found = first_object(said)
-    if found is None:
-        broken = "{" in said or "[" in said
-        raise Failed("The answer of the model is no JSON object.", BROKEN_JSON if broken else NO_JSON)
-    chosen = [each for each in classes if each[0] == found.get("category_id") and "category_name" in found]
+    found = _read(without_thoughts(answer.text))
+    wanted = found.get("category_id")
+    if isinstance(wanted, list | dict):
+        raise Failed("The class that the model chose is no text.", NODE_ERROR)
+    chosen = [each for each in classes if each[0] == wanted and "category_name" in found]
     id, name, label = (chosen or classes)[0]
     return Done({"class_name": name, "class_label": label, "class_id": id, "usage": dict(answer.usage)}, id)
+
+
+def _read(said: str) -> dict[str, Any]:
+    """The object from the first brace to the last."""
+    start, end = said.find("{"), said.rfind("}")
+    if not 0 <= start < end:
+        listed = 0 <= said.find("[") < said.rfind("]")
+        raise Failed("The answer of the model is no JSON object.", BROKEN_JSON if listed else NO_JSON)
+    try:
+        return dict(json.loads(said[start : end + 1]))
+    except (ValueError, RecursionError) as error:
+        raise Failed(f"The answer of the model is no JSON object: {error}", BROKEN_JSON) from error
 
 
 def _classes(node: Node, view: Values) -> list[tuple[str, str, str]]:
