@@ -7,8 +7,11 @@ import re
 from typing import Any, Final, NoReturn
 
 CONSTANTS: Final = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
-NUMBER: Final = re.compile(r"-?\d{1,400}(?:\.\d{1,400})?(?:[eE][+-]?\d{1,3})?")
-WORD: Final = re.compile(r"\w{1,100}")
+NUMBER: Final = re.compile(r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][+-]?\d{1,3})?")
+WORD: Final = re.compile(r"[^\s:,{}\[\]'\"]{1,200}")
+NUMBER_END: Final = re.compile(r"[\s,}\]]|$")
+BARE_END: Final = re.compile(r"[,}\]\n]")
+SPACE: Final = re.compile(r"\s{1,1000}|//[^\n]{0,1000}|/\*[^*]{0,1000}\*/")
 DEPTH: Final = 60
 CANDIDATES: Final = 200
 """Maximum number of brackets that are tried as the beginning of an object."""
@@ -17,11 +20,15 @@ CANDIDATES: Final = 200
 def loads(text: str) -> Any:
     """The value of a text that is JSON, or nearly. Raises: ValueError."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("It is too deep.") from None
     except ValueError:
-        return _Reader(text).whole()
+        return _Reader(text).value()
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON.")
 
 
 def first_object(text: str) -> dict[str, Any] | None:
@@ -52,21 +59,18 @@ def _matches(text: str) -> dict[int, int]:
 
 
 class _Reader:
+    """Reads on over faults: what cannot be understood is a text, what is left open ends with the text."""
+
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text = text
+        self.at = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+        if self.at < 0:
+            raise ValueError("It holds no JSON.")
 
-    def whole(self) -> Any:
-        value = self._value(0)
-        self._space()
-        if self.at < len(self.text):
-            self._fail()
-        return value
-
-    def _value(self, depth: int) -> Any:
-        self._space()
+    def value(self, depth: int = 0) -> Any:
         if depth > DEPTH:
-            self._fail()
-        match self.text[self.at : self.at + 1]:
+            raise ValueError("It is too deep.")
+        match self._next():
             case "{":
                 return self._object(depth)
             case "[":
@@ -79,20 +83,33 @@ class _Reader:
     def _object(self, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         self.at += 1
-        while not self._ends("}"):
-            key = self._value(depth + 1)
-            if not self._takes(":"):
-                self._fail()
-            found[str(key)] = "" if self._space() in (",", "}") else self._value(depth + 1)
-            self._comma("}")
+        while self._next() not in ("}", ""):
+            if self._next() in (",", ":", "]"):
+                self.at += 1
+                continue
+            key = self._string() if self._next() in ("'", '"') else WORD.match(self.text, self.at)
+            if key is None:
+                self.at += 1
+                continue
+            if not isinstance(key, str):
+                self.at, key = key.end(), key[0]
+            found[key] = ""
+            if self._next() == ":":
+                self.at += 1
+                found[key] = "" if self._next() in (",", "}") else self.value(depth + 1)
+            self._skip(",}")
+        self.at += 1
         return found
 
     def _list(self, depth: int) -> list[Any]:
         found = []
         self.at += 1
-        while not self._ends("]"):
-            found.append(self._value(depth + 1))
-            self._comma("]")
+        while self._next() not in ("]", ""):
+            if self._next() in (",", "}", ":"):
+                self.at += 1
+            else:
+                found.append(self.value(depth + 1))
+        self.at += 1
         return found
 
     def _string(self) -> str:
@@ -102,45 +119,30 @@ class _Reader:
             self.at += 2 if self.text[self.at] == "\\" else 1
         inner = self.text[start : self.at]
         if self.at >= len(self.text):
-            self._fail()
+            inner = inner.rstrip("}] \n\r\t")
         self.at += 1
-        inner = inner.replace("\\'", "'") if quote == "'" else inner
-        escaped = inner.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-        escaped = escaped.replace('"', '\\"') if quote == "'" else escaped
+        inner = inner.replace("\\'", "'").replace('"', '\\"') if quote == "'" else inner
         try:
-            return str(json.loads(f'"{escaped}"'))
+            return str(json.loads(f'"{inner}"', strict=False))
         except ValueError:
             return inner
 
     def _bare(self) -> Any:
-        if number := NUMBER.match(self.text, self.at):
+        if (number := NUMBER.match(self.text, self.at)) and NUMBER_END.match(self.text, number.end()):
             self.at = number.end()
-            return json.loads(number[0]) if number[0].lstrip("-")[:1] != "0" else float(number[0])
-        word = WORD.match(self.text, self.at)
-        if word is None or word[0] not in CONSTANTS:
-            self._fail()
-        self.at = word.end()
-        return CONSTANTS[word[0]]
+            return float(number[0]) if set(number[0]) & set(".eE") else int(number[0])
+        end = BARE_END.search(self.text, self.at)
+        word = self.text[self.at : end.start() if end else None].strip()
+        self.at = end.start() if end else len(self.text)
+        return CONSTANTS.get(word, word)
 
-    def _comma(self, end: str) -> None:
-        if not self._takes(",") and self._space() != end:
-            self._fail()
-
-    def _takes(self, mark: str) -> bool:
-        if self._space() == mark:
+    def _skip(self, marks: str) -> None:
+        """Go on to one of the marks."""
+        while self._next() not in (*marks, ""):
             self.at += 1
-            return True
-        return False
 
-    def _ends(self, mark: str) -> bool:
-        if self._space() == "":
-            self._fail()
-        return self._takes(mark)
-
-    def _space(self) -> str:
-        while self.text[self.at : self.at + 1].isspace():
-            self.at += 1
+    def _next(self) -> str:
+        """The next mark that is no space and in no comment."""
+        while found := SPACE.match(self.text, self.at):
+            self.at = found.end()
         return self.text[self.at : self.at + 1]
-
-    def _fail(self) -> NoReturn:
-        raise ValueError(f"It is no JSON from character {self.at} on.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from domain.workflows import values
@@ -28,6 +30,7 @@ from domain.workflows.values import File, Value
 
 METHODS: Final = frozenset({"get", "post", "put", "patch", "delete", "head"})
 KNOWN: Final = METHODS | {"options"}
+SCHEMES: Final = ("basic", "bearer", "custom")
 BODIES: Final = ("none", "form-data", "x-www-form-urlencoded", "raw-text", "json", "binary")
 CONTENT_TYPES: Final = {
     "json": "application/json",
@@ -44,8 +47,13 @@ STATUS_ERROR: Final = "HTTPResponseCodeError"
 
 MOST_TEXT: Final = 2**20
 MOST_BINARY: Final = 10 * 2**20
-WRITTEN: Final = ("json", "xml", "javascript", "ecmascript", "x-www-form-urlencoded", "yaml", "graphql", "sql")
+WRITTEN: Final = (
+    *("json", "xml", "javascript", "ecmascript", "typescript", "x-www-form-urlencoded", "yaml", "toml", "graphql"),
+    *("x-sh", "php"),
+)
 """Parts of application types that are text."""
+NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,1000}")
+FILENAME: Final = re.compile(r"filename\*?=(?:UTF-8'')?([^;]{0,1000})", re.IGNORECASE)
 CHARSET: Final = re.compile(r"charset\s?=\s?\"?([\w-]{1,40})", re.IGNORECASE)
 
 
@@ -68,7 +76,7 @@ def prepare(node: Node, view: Values) -> HttpRequest:
         url,
         headers,
         basic,
-        tuple((render(n, view.find), render(v, view.find)) for n, v in _lines(text(node.data.get("params")))),
+        tuple((render(n, view.find), render(v, view.find)) for n, v in _lines(text(node.data.get("params"))) if n),
         connect_s=timeout.get("connect") or 10,
         read_s=timeout.get("read") or 600,
         write_s=timeout.get("write") or 600,
@@ -100,12 +108,18 @@ def check(node: Node) -> Iterator[Problem]:
     if text(node.data.get("method")) not in KNOWN | {each.upper() for each in KNOWN}:
         yield Problem(node.id, "method", f"It is one of {', '.join(sorted(METHODS))}.")
     authorization = mapping(node.data.get("authorization"))
-    if authorization.get("type") not in (None, "no-auth", "api-key"):
+    if authorization.get("type") not in ("no-auth", "api-key"):
         yield Problem(node.id, "authorization.type", "It is no-auth or api-key.")
     key = mapping(authorization.get("config")).get("api_key")
     if authorization.get("type") == "api-key" and not isinstance(key, str):
         yield Problem(node.id, "authorization.config.api_key", "It is a text.")
+    kind = mapping(authorization.get("config")).get("type")
+    if authorization.get("type") == "api-key" and text(kind) not in SCHEMES:
+        yield Problem(node.id, "authorization.config.type", f"It is one of {', '.join(SCHEMES)}.")
     body = node.data.get("body")
+    for number, item in enumerate(map(mapping, sequence(mapping(body).get("data")))):
+        if item.get("type") not in ("text", "file"):
+            yield Problem(node.id, f"body.data[{number}].type", "It is text or file.")
     if body is not None and not isinstance(body, str) and text(mapping(body).get("type") or "none") not in BODIES:
         yield Problem(node.id, "body.type", f"It is one of {', '.join(BODIES)}.")
 
@@ -114,7 +128,7 @@ def is_file(headers: Mapping[str, str], body: bytes) -> bool:
     """Test for an answer whose body is a file, not a text."""
     spec = {name.lower(): value.lower() for name, value in headers.items()}
     disposition = spec.get("content-disposition", "")
-    if "attachment" in disposition or "filename=" in disposition:
+    if "attachment" in disposition or FILENAME.search(disposition):
         return True
     kind = spec.get("content-type", "").partition(";")[0].strip()
     if kind.startswith(("image/", "audio/", "video/")):
@@ -132,10 +146,17 @@ def _looks_written(sample: bytes) -> bool:
     return written.lstrip().startswith(("{", "[", "<", "function", "var ", "const ", "let "))
 
 
-def file_type(headers: Mapping[str, str]) -> str:
-    """The type of the file that an answer is."""
-    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "").partition("/")[0]
-    return kind if kind in ("image", "audio", "video") else "document"
+def described(headers: Mapping[str, str], size: int) -> File:
+    """The file that the body of an answer is: its name tells its type, if it has one."""
+    found = {name.lower(): value for name, value in headers.items()}
+    named = FILENAME.search(found.get("content-disposition", ""))
+    name = named[1].strip().strip('"') if named else ""
+    given = found.get("content-type", "").partition(";")[0].strip() or None
+    kind = mimetypes.MimeTypes().guess_type(name)[0] or given
+    family = (kind or "").partition("/")[0]
+    type = family if family in ("image", "audio", "video") else "document"
+    extension = PurePosixPath(name).suffix or None
+    return File(type, "tool_file", name or None, extension, kind, size)
 
 
 def _text(answer: HttpAnswer) -> str:
@@ -163,8 +184,11 @@ def _headers(node: Node, view: Values) -> tuple[dict[str, str], tuple[str, str] 
             basic = (header, key)
         else:
             _set(headers, header, f"Bearer {key}" if config.get("type") == "bearer" else key)
-    if not all(f"{name}{value}".isascii() for name, value in headers.items()):
-        raise Failed("Headers are in ASCII.", NODE_ERROR)
+    for name, value in [*headers.items(), *([basic] if basic else [])]:
+        if not f"{name}{value}".isascii() and not (basic and ":" in value):
+            raise Failed("Headers are in ASCII.", NODE_ERROR)
+        if not NAME.fullmatch(name) or value != value.strip():
+            raise Failed(f"It is no header: {name}", HTTP_ERROR)
     return headers, basic
 
 
@@ -194,16 +218,16 @@ def _body(kind: str, spec: Any, view: Values) -> dict[str, Any]:
         template = text(items[0].get("value"))
         return {"text": render(template, view.find) if kind == "raw-text" else _json(template, view)}
     if kind == "binary":
-        file = view.find(selector(items[0].get("file"))) if len(items) == 1 else None
+        if len(items) != 1:
+            raise Failed("Such a body has one item.", BODY_ERROR)
+        file = view.find(selector(items[0].get("file")))
         if file is None or file.type != values.FILE:
             raise Failed("The body is no file.", FILE_ERROR)
         return {"file": file.data}
-    fields = {
-        render(text(item.get("key")), view.find): render(text(item.get("value")), view.find)
-        for item in items
-        if item.get("type") != "file"
-    }
-    if kind == "x-www-form-urlencoded":
+    encoded = kind == "x-www-form-urlencoded"
+    texts = [item for item in items if encoded or item.get("type") != "file"]
+    fields = {render(text(e.get("key")), view.find): render(text(e.get("value")), view.find) for e in texts}
+    if encoded:
         return {"fields": tuple(fields.items()), "form": "urlencoded"}
     files = [each for item in items if item.get("type") == "file" for each in _files(item, view)]
     return {"fields": tuple(fields.items()), "files": tuple(files), "form": "multipart"}
@@ -213,8 +237,8 @@ def _items(kind: str, spec: Any) -> list[Mapping[str, Any]]:
     """The items of a body; in old files it is one text."""
     if not isinstance(spec, str):
         return [mapping(each) for each in sequence(spec)]
-    if kind in ("raw-text", "json"):
-        return [{"value": spec}]
+    if kind in ("raw-text", "json", "binary"):
+        return [{"value": spec}] if spec else []
     return [{"key": name, "type": "text", "value": value} for name, value in _lines(spec)]
 
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -45,6 +46,8 @@ from tests.domain.workflows.code_runner import run_code
 from tests.domain.workflows.documents import Unreadable, text_of
 
 CASES = Path(__file__).with_name("golden.json.gz")
+UNSEEN = {"host", "user-agent", "accept", "accept-encoding", "connection", "content-length"}
+"""Headers that the cases leave out."""
 STUB = "http://stub.test"
 
 Case = dict[str, Any]
@@ -195,7 +198,7 @@ class World:
             if not url.startswith(f"{STUB}/"):
                 return took, Trouble("The server is not there.")
             path = url.removeprefix(STUB).partition("#")[0]
-            kept = {name: value for name, value in headers.items() if name != "user-agent"}
+            kept = {name: value for name, value in headers.items() if name not in UNSEEN}
             self.seen["requests"].append({"method": method, "path": path, "headers": kept, "body": body})
             route = self._route(path, method)
             took += route.get("delay", 0)
@@ -229,7 +232,7 @@ class World:
         return request.text or ""
 
     def _multipart(self, request: HttpRequest) -> str:
-        parts = [f'Content-Disposition: form-data; name="{n}"\r\n\r\n{v}' for n, v in request.fields or ()]
+        parts = [f'Content-Disposition: form-data; name="{_quoted(n)}"\r\n\r\n{v}' for n, v in request.fields or ()]
         for name, file in request.files:
             head = f'Content-Disposition: form-data; name="{name}"; filename="{file.filename}"'
             held = self.files[file.related_id or ""].decode("utf-8", "replace")
@@ -240,8 +243,12 @@ class World:
         return "".join(f"--BOUNDARY\r\n{part}\r\n" for part in parts) + "--BOUNDARY--\r\n"
 
 
+def _quoted(name: str) -> str:
+    return name.replace('"', "%22")
+
+
 def _with_params(request: HttpRequest) -> str:
-    parts = urlsplit(quote(request.url, safe="/:?#[]@!$&'()*+,;=%~"))
+    parts = urlsplit(quote(request.url, safe="/:?#[]@!$&'()*+,;=%~{}|"))
     query = urlencode(request.params) if request.params else parts.query
     return f"{parts.scheme}://{parts.netloc}{parts.path or '/'}{'?' + query if query else ''}"
 
@@ -251,8 +258,7 @@ def _answered(route: Mapping[str, Any], method: str) -> HttpAnswer:
     data *= route.get("repeat", 1)
     spec = {"content-type": "text/plain", **route.get("headers", {})}
     headers = {name: value for name, value in spec.items() if value is not None} | {"content-length": str(len(data))}
-    kind = headers.get("content-type")
-    file = File(http_request.file_type(headers), "tool_file", mime_type=kind, size=len(data), related_id="made")
+    file = replace(http_request.described(headers, len(data)), filename=None, extension=None, related_id="made")
     return HttpAnswer(route.get("status", 200), headers, b"" if method == "HEAD" else data, file)
 
 
