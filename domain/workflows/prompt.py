@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from domain.workflows.graph import Node
-from domain.workflows.node_type import Values, mapping, sequence, text, whole
+from domain.workflows.node_type import Failed, Values, mapping, sequence, text, whole
 from domain.workflows.rendering import render
 from domain.workflows.requests import Memory, Message, ModelRequest
 
 HISTORIES: Final = "#histories#"
+NO_PREFIX: Final = "MemoryRolePrefixRequiredError"
 LATEST: Final = 500
 ROLES: Final = ("user", "assistant")
 
@@ -26,6 +27,8 @@ def memory(node: Node, at: int = 0) -> Memory:
     spec = mapping(node.data.get("memory"))
     window, prefix = mapping(spec.get("window")), mapping(spec.get("role_prefix"))
     size = window.get("size") if window.get("enabled") else None
+    if not prefix and mapping(node.data.get("model")).get("mode") == "completion":
+        raise Failed("The memory of a completion needs `role_prefix`.", NO_PREFIX)
     prefixes = (text(prefix.get("user")) or "Human", text(prefix.get("assistant")) or "Assistant")
     return Memory(at, whole(size, 0) or None, prefixes)
 
@@ -82,7 +85,7 @@ def seen(request: ModelRequest, takes: Collection[str]) -> ModelRequest:
     messages = []
     for message in request.messages:
         files = tuple(file for file in message.files if file.type in takes)
-        if files or message.text or message.calls:
+        if files or message.text or message.calls or request.mode == "completion":
             messages.append(replace(message, files=files))
     return replace(request, messages=tuple(messages))
 

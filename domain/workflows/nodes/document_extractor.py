@@ -15,7 +15,7 @@ def prepare(node: Node, view: Values) -> Done | DocumentRequest:
     value = view.find(selector(node.data.get("variable_selector")))
     if value is None:
         raise Failed("The file is missing.")
-    if value.data is None or (value.is_array and not value.data):
+    if not value.data:
         return Done({"text": Value(TEXTS, [])})
     if value.type == values.FILE:
         return DocumentRequest((value.data,), several=False)

@@ -33,7 +33,9 @@ LLM_ERROR: Final = "LLMNodeError"
 TEMPLATE_ERROR: Final = "TemplateRenderError"
 
 CONTEXT: Final = "{{#context#}}"
-OPEN: Final = re.compile("<think[^<>]{0,100}>", re.IGNORECASE)
+OPEN: Final = re.compile(r"<think(?:\s[^<>]{0,100})?>", re.IGNORECASE)
+OPENING: Final = re.compile(r"<(?:t(?:h(?:i(?:n(?:k(?:\s[^<>]{0,100})?)?)?)?)?)?$", re.IGNORECASE)
+CLOSING: Final = re.compile(r"<(?:/(?:t(?:h(?:i(?:n(?:k)?)?)?)?)?)?$", re.IGNORECASE)
 CLOSE: Final = re.compile("</think>", re.IGNORECASE)
 
 
@@ -120,8 +122,8 @@ class Spoken:
         while found := (CLOSE if self._thinks else OPEN).search(self._held):
             spec.append("" if self._thinks else self._held[: found.start()])
             self._held, self._thinks = self._held[found.end() :], not self._thinks
-        tag = self._held.rfind("<")
-        keeps = tag if tag >= 0 and len(self._held) - tag < 110 and ">" not in self._held[tag:] else len(self._held)
+        partial = (CLOSING if self._thinks else OPENING).search(self._held, max(0, len(self._held) - 120))
+        keeps = partial.start() if partial else len(self._held)
         spec.append("" if self._thinks else self._held[:keeps])
         self._held = self._held[keeps:]
         return self._begin("".join(spec))
@@ -160,7 +162,11 @@ def _filled(request: TemplateRequest, texts: Sequence[str]) -> ModelRequest:
 
 
 def _checked(request: ModelRequest) -> ModelRequest:
-    """A request without its empty messages."""
+    """A request without its empty messages; a completion without memory is complete."""
+    if request.mode == "completion":
+        if request.memory is not None:
+            return request
+        request = prompt.put_together(request, (), len, None)
     full = [bool(message.text or message.files) for message in request.messages]
     if not any(full) and request.memory is None:
         raise Failed("The prompt has no messages.", EMPTY)
@@ -194,11 +200,12 @@ def with_files(node: Node, messages: list[Message], view: Values) -> list[Messag
         return messages
     config = mapping(vision.get("configs"))
     value = view.find(selector(config.get("variable_selector")) or ("sys", "files"))
-    if value is None or not value.data:
+    if value is None or value.type in (values.NONE, values.array(values.ANY)):
         return messages
     if value.type not in (values.FILE, values.array(values.FILE)):
         raise Failed("The variable of `vision` is no file.", WRONG_FILES)
-    files = tuple(_files(value))
+    if not (files := tuple(_files(value))):
+        return messages
     detail = text(config.get("detail")) or "high"
     if messages and messages[-1].role == "user":
         return [*messages[:-1], Message("user", messages[-1].text, files, detail)]
@@ -222,7 +229,8 @@ def _line(item: object) -> str:
         return item
     if isinstance(item, Mapping) and isinstance(item.get("content"), str):
         return str(item["content"])
-    raise Failed("The context is a list of something else than texts and results of a retrieval.", NO_CONTEXT)
+    type = NO_CONTEXT if isinstance(item, Mapping | list | File) else "TypeError"
+    raise Failed("The context is a list of something else than texts and results of a retrieval.", type)
 
 
 def _schema(node: Node) -> Mapping[str, Any] | None:

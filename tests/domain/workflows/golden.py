@@ -141,12 +141,9 @@ class World:
         if request.otherwise and "tool-call" not in features:
             request = request.otherwise
         sees = ("image",) if "vision" in features else ()
-        request = prompt.put_together(
-            prompt.seen(request, sees),
-            [(question, answer) for question, answer in self.case.get("history", [])],
-            lambda messages: sum(len(each.text.split()) for each in messages),
-            spec.get("context_size", 4000),
-        )
+        request = prompt.seen(request, sees)
+        if request.memory is not None or request.inline:
+            request = self._remembered(request, spec)
         self._keep(call, request)
         replies = spec.get("replies") or [{"text": "ok"}]
         self.replies[request.model] = self.replies.get(request.model, 0) + 1
@@ -154,6 +151,15 @@ class World:
         if "error" in reply:
             return [], 0, Trouble(reply["error"], "ValueError")
         return _spoken(call, request, reply)
+
+    def _remembered(self, request: ModelRequest, spec: Mapping[str, Any]) -> ModelRequest:
+        turns = [(question, answer) for question, answer in self.case.get("history", [])]
+        return prompt.put_together(
+            request,
+            turns,
+            lambda messages: sum(len(each.text.split()) for each in messages),
+            spec.get("context_size", 4000),
+        )
 
     def _keep(self, call: Call, request: ModelRequest) -> None:
         if call.node.type == "llm":
@@ -181,7 +187,7 @@ class World:
 
     def _documents(self, request: DocumentRequest) -> tuple[str, ...] | Trouble:
         try:
-            return tuple(text_of(file, self.files[file.related_id or ""]) for file in request.files)
+            return tuple(text_of(file, self.files[file.related_id or file.filename or ""]) for file in request.files)
         except Unreadable as error:
             return Trouble(str(error))
 
