@@ -1,10 +1,12 @@
 """Runs cases on the engine of Dify, the package graphon: cases as JSON lines on the standard input, outcomes on the
 output. For an environment of its own with Python 3.12; nothing of it is used by the product."""
 
+import contextlib
+import io
 import json
 import logging
-import subprocess
 import sys
+import threading
 import time
 
 import jinja2
@@ -52,13 +54,18 @@ ENDS = {
 
 
 class Sandbox:
-    """Runs the program that the engine makes of a code node."""
+    """Runs the program that the engine makes of a code node: here, since the tests wrote the code."""
+
+    lock = threading.Lock()
 
     def run(self, program):
-        done = subprocess.run([sys.executable, "-I", "-c", program.code], capture_output=True, text=True, timeout=60)
-        if done.returncode:
-            raise SandboxCodeExecutionError(done.stderr.strip().splitlines()[-1])
-        return done.stdout
+        printed = io.StringIO()
+        with self.lock, contextlib.redirect_stdout(printed):
+            try:
+                exec(program.code, {"__name__": "__main__"})
+            except Exception as error:
+                raise SandboxCodeExecutionError(f"{type(error).__name__}: {error}") from error
+        return printed.getvalue()
 
 
 class Jinja:
