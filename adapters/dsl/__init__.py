@@ -1,0 +1,1 @@
+"""App files of Dify: reading, writing, and what they are compared with."""
