@@ -43,7 +43,5 @@ def version(document: Mapping[str, Any]) -> Version:
     if major < NEWEST[0]:
         return Version(told, "confirm", f"Version {told} is much older than {newest}.")
     if minor < NEWEST[1]:
-        return Version(
-            told, "warn", f"Version {told} is older than {newest}: what was renamed since is read as it was."
-        )
+        return Version(told, "warn", f"Version {told} is older than {newest}; old names are read, too.")
     return Version(told, "import")
