@@ -47,7 +47,7 @@ def first_object(text: str) -> dict[str, Any] | None:
 
 
 def _matches(text: str) -> dict[int, int]:
-    """The places of opening brackets, and of those that close them. Texts in quotes are not told apart."""
+    """The places of opening brackets, and of those that close them. Texts in quotes count as others do."""
     open: list[int] = []
     ends = {}
     for at, mark in enumerate(text):
