@@ -72,6 +72,8 @@ class Run:
         self.variables = Variables(graph.mode, given.inputs, given.system, given.environment, given.conversation)
         self._outputs = Outputs(graph)
         self._open: dict[str, Execution] = {}
+        self._running: dict[str, Container] = {}
+        """The containers that have not ended."""
         self._ready: deque[Execution] = deque()
         self._agenda: deque[tuple[Frame, str]] = deque()
         self._touched: dict[int, Frame] = {}
@@ -248,16 +250,24 @@ class Run:
         """Stop everything that runs in frames that are gone."""
         for execution in [each for each in self._open.values() if each.frame.gone]:
             self._drop(execution)
+        for container in [each for each in self._running.values() if each.frame.gone]:
+            self._drop_container(container)
 
     def _drop(self, execution: Execution) -> None:
         self._forget(execution)
         del self._open[execution.key]
         self.happened.append(Stopped(execution.key, execution.node.id))
 
+    def _drop_container(self, container: Container) -> None:
+        del self._running[container.key]
+        self.happened.append(Stopped(container.key, container.node.id))
+
     def _end(self, status: Status, reason: str | None) -> None:
         self.ended, self.reason = status, reason
         for execution in list(self._open.values()):
             self._drop(execution)
+        for container in list(self._running.values()):
+            self._drop_container(container)
         self._ready.clear()
         self._agenda.clear()
         self._touched.clear()
@@ -347,6 +357,7 @@ class Run:
             self._touch(frame)
             self._broken(frame, node, key, failed.message, failed.type)
             return
+        self._running[key] = container
         self._proceed(container)
 
     def _proceed(self, container: Container) -> None:
@@ -380,6 +391,7 @@ class Run:
         self._proceed(container)
 
     def _leave_container(self, container: Container) -> None:
+        del self._running[container.key]
         container.frame.open -= 1
         self._touch(container.frame)
 

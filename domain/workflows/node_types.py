@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from domain.workflows.defaults import check as check_defaults
@@ -32,6 +32,7 @@ from domain.workflows.nodes import (
     trigger,
     variable_aggregator,
 )
+from domain.workflows.values import WrongType, declared
 
 TYPES: Final[Mapping[str, NodeType]] = {
     each.name: each
@@ -62,6 +63,15 @@ TYPES: Final[Mapping[str, NodeType]] = {
 }
 
 
+def _variables(graph: Graph) -> Iterator[Problem]:
+    for place, variables in (("environment", graph.environment), ("conversation", graph.conversation)):
+        for each in variables:
+            try:
+                declared(each.type, each.value)
+            except WrongType as error:
+                yield Problem(None, f"{place}_variables.{each.name}", str(error))
+
+
 def _parallel(graph: Graph, node: Node) -> bool:
     """Test for a node in items that run at once."""
     owner = node.owner
@@ -79,7 +89,7 @@ def _remembers(node: Node) -> bool:
 
 def problems(graph: Graph) -> list[Problem]:
     """Reasons why a graph cannot run."""
-    found = list(graph.problems)
+    found = [*graph.problems, *_variables(graph)]
     for node in graph.nodes.values():
         if node.type in INNER_STARTS or not node.type:
             continue

@@ -83,16 +83,23 @@ def _object(name: str, spec: Mapping[str, Any], value: Any) -> Mapping[str, Any]
 def _file(name: str, spec: Mapping[str, Any], value: Any) -> File:
     if not isinstance(value, File):
         raise _refused(name, "It is a file.")
+    kinds, methods = (sequence(spec.get(f"allowed_file_{each}")) for each in ("types", "upload_methods"))
+    endings = {text(each).lower().removeprefix(".") for each in sequence(spec.get("allowed_file_extensions"))}
+    own = "custom" in kinds and (value.extension or "").lower().removeprefix(".") in endings
+    if kinds and value.type not in kinds and not own:
+        raise _refused(name, f"It is a file of the types {', '.join(map(text, kinds))}.")
+    if methods and value.transfer_method not in (*methods, "tool_file"):
+        raise _refused(name, f"It comes by {' or '.join(map(text, methods))}.")
     return value
 
 
 def _files(name: str, spec: Mapping[str, Any], value: Any) -> list[File]:
-    if not isinstance(value, list) or not all(isinstance(each, File) for each in value):
+    if not isinstance(value, list):
         raise _refused(name, "It is a list of files.")
     most = whole(spec.get("max_length"), len(value))
     if len(value) > most:
         raise _refused(name, f"There are at most {most} files.")
-    return value
+    return [_file(name, spec, each) for each in value]
 
 
 def _refused(name: str, rule: str) -> Rejection:
