@@ -199,7 +199,8 @@ class Run:
     def _again(self, execution: Execution, error: str) -> bool:
         """Try a node once more, if a try is left."""
         node = execution.node
-        if not TYPES[node.type].retries or execution.attempt > node.retry.tries:
+        kind = TYPES.get(node.type)
+        if kind is None or not kind.retries or execution.attempt > node.retry.tries:
             return False
         execution.attempt += 1
         execution.delay_ms, execution.stage = node.retry.interval_ms, 0

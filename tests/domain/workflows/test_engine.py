@@ -153,6 +153,20 @@ def test_a_skipped_branch_is_made_known() -> None:
     assert [each.key for each in state.happened if isinstance(each, Skipped)] == ["a"]
 
 
+def test_a_failure_gives_up_what_runs_next_to_it() -> None:
+    nodes = [
+        node("s", "start"),
+        node("i", "iteration", **ITERATION),
+        node("is", "iteration-start", "i"),
+        node("g", "human-input", "i", user_actions=[{"id": "yes"}]),
+        node("x", "quantum", retry_config={"retry_enabled": True, "max_retries": 3}),
+    ]
+    state = run(nodes, "s>i s>x is>g", l=["a"])
+    state.turn()
+    assert state.status == "failed"
+    assert [each.key for each in state.happened if isinstance(each, Stopped)] == ["i/0/g", "i"]
+
+
 def test_a_run_is_stopped_with_a_reason_and_asks_for_nothing_more() -> None:
     state = run([node("s", "start"), form("h")], "s>h")
     state.turn()
