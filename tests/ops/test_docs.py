@@ -170,7 +170,7 @@ def test_every_command_that_a_text_names_exists() -> None:
     known = {name for name, _ in docs.leaves(get_command(cli.all_commands()))}
     groups = {name.partition(" ")[0] for name in known if " " in name}
     code = [path for folder in CODE for ending in ("py", "html") for path in (ROOT / folder).rglob(f"*.{ending}")]
-    named = re.compile(r"(?:`|<code>|<pre>)headrace ([a-z]+(?:-[a-z]+)*)( [a-z]+)?")
+    named = re.compile(r"(?:`|<code>|<pre>)headrace ([a-z]+(?:-[a-z]+)*)( [a-z]+(?:-[a-z]+)*)?")
     found = {(path.suffix, name, more) for path in [*PAGES, *code] for name, more in named.findall(path.read_text())}
     assert {suffix for suffix, _, _ in found} == {".md", ".py", ".html"}
     assert [each for each in found if each[1] not in known | groups] == []

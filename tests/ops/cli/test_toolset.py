@@ -21,6 +21,7 @@ NO_AUTH = {
     "client_id": "",
     "scope": "",
     "user_header": None,
+    "per_user": False,
 }
 
 
@@ -101,6 +102,18 @@ async def test_toolsets_are_removed_and_calls_are_decided(headrace: Cli, url: st
     ]
 
 
+async def test_secrets_of_users_are_set_and_removed(headrace: Cli, url: str, tmp_path: Path) -> None:
+    (tmp_path / "ada.txt").write_text("key-of-ada\n")
+    async with worker(url, name="it") as running:
+        given = ["set-user-secret", "crm", "ada", "--secret-file", str(tmp_path / "ada.txt")]
+        assert (await headrace("toolset", *given)).code == 0
+        assert (await headrace("toolset", "remove-user-secret", "crm", "ada")).code == 0
+    assert running.seen == [
+        ("cmd.default.anon.user_secret.set", {"toolset": "crm", "user": "ada", "secret": "key-of-ada"}),
+        ("cmd.default.anon.user_secret.remove", {"toolset": "crm", "user": "ada"}),
+    ]
+
+
 async def put(database_url: str, table: str, **row: Any) -> None:
     at = datetime(2026, 5, 4, tzinfo=UTC)
     row = {"tenant_id": "default", "created_at": at, "updated_at": at, "log_position": 1, **row}
@@ -147,6 +160,10 @@ async def test_toolsets_and_calls_are_listed_and_shown(
     assert whole["tools"][0]["name"] == "get_pet"
     gone = await headrace("toolset", "show", "gone")
     assert (gone.code, "There is no toolset gone" in gone.err) == (1, True)
+    await put(database_url, "user_secrets", id="p-1/crm", toolset="crm", person_id="p-1", set_by="ada")
+    [own] = (await headrace("toolset", "user-secrets", "crm", "--json")).lines
+    assert (own["toolset"], own["user"], own["person_id"]) == ("crm", None, "p-1")
+    assert (await headrace("toolset", "user-secrets", "pets", "--json")).lines == []
     call = {name: "x" for name in ("cause_noun", "cause_id", "conversation_id", "app_id", "model_call_id", "digest")}
     call |= {
         "kind": "openapi",
