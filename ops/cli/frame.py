@@ -176,6 +176,20 @@ def conclude(outcome: Outcome, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
+async def outcome_of(settings: Settings, command: str, fields: dict[str, Any], wait: float) -> Outcome:
+    """Send a command, and wait for its outcome."""
+    async with connected(settings) as client:
+        return await client.send(command, fields, wait=wait)
+
+
+def send(
+    command: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Path | None, as_json: bool
+) -> None:
+    """Send a command, and print its outcome; exit with 1 if it was rejected."""
+    settings = Settings.load(home=home, tenant=tenant)
+    conclude(run(outcome_of(settings, command, fields, wait)), as_json)
+
+
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Run until SIGINT or SIGTERM, then let the work clean up; further signals do not interrupt that."""
     task = asyncio.ensure_future(work)

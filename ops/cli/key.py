@@ -15,7 +15,7 @@ from domain.access.permissions import OF_KEYS
 from handlers.ports.log import Unavailable
 from ops import terminal
 from ops.cli.account import account_id
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, rows, run
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, outcome_of, rows, run, send
 from ops.settings import Settings
 
 HOUR_S = 3600
@@ -112,7 +112,7 @@ def replace(
     found = run(rows(settings, query, tenant=settings.tenant, id=key))
     made = api_keys.new(found[0]["type"] if found else "tenant")
     fields = {**api_keys.fields(made), "overlap_s": overlap_hours * HOUR_S}
-    _give(run(_outcome("replace", key, wait, settings, fields)), made, as_json)
+    _give(run(outcome_of(settings, "api_key.replace", {"api_key": key, **fields}, wait)), made, as_json)
 
 
 @key.command(epilog="Example: [bold]headrace key rename ID shop[/]")
@@ -125,14 +125,13 @@ def rename(
     as_json: Json = False,
 ) -> None:
     """Rename a key."""
-    settings = Settings.load(home=home, tenant=tenant)
-    conclude(run(_outcome("rename", key, wait, settings, {"name": name})), as_json)
+    send("api_key.rename", {"api_key": key, "name": name}, wait, tenant, home, as_json)
 
 
 @key.command(epilog="Example: [bold]headrace key revoke ID[/]")
 def revoke(key: KeyId, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
     """Revoke a key, at once and for ever."""
-    conclude(run(_outcome("revoke", key, wait, Settings.load(home=home, tenant=tenant), {})), as_json)
+    send("api_key.revoke", {"api_key": key}, wait, tenant, home, as_json)
 
 
 def _give(outcome: Outcome, made: str, as_json: bool) -> None:
@@ -140,8 +139,3 @@ def _give(outcome: Outcome, made: str, as_json: bool) -> None:
     if outcome["status"] == "rejected":
         conclude(outcome, as_json)
     terminal.give_secret(made, outcome, as_json, key=made)
-
-
-async def _outcome(verb: str, key: str, wait: float, settings: Settings, fields: dict[str, Any]) -> Outcome:
-    async with connected(settings) as client:
-        return await client.send(f"api_key.{verb}", {"api_key": key, **fields}, wait=wait)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from domain.access.limits import OPERATOR, Counted, counted, parsed
+from domain.access.limits import OPERATOR, counted, parsed
 from ops import terminal
-from ops.cli.frame import Home, Json, Tenant, Wait, app, conclude, connected, rows, run
+from ops.cli.frame import Home, Json, Tenant, Wait, app, rows, run, send
 from ops.settings import Settings
 
 limits = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -56,7 +56,8 @@ def set_limit(
 ) -> None:
     """Set a limit. It holds after 5 s at the latest, for what comes then."""
     [(name, most)] = _one(limit).items()
-    _send("impose" if operator else "set", counted(name)[0], subject, wait, tenant, home, as_json, most=most)
+    fields = {**counted(name)[0]._asdict(), "subject": subject, "most": most}
+    send(f"limits.{'impose' if operator else 'set'}", fields, wait, tenant, home, as_json)
 
 
 @limits.command(
@@ -74,7 +75,8 @@ def remove(
 ) -> None:
     """Remove a limit. Where the operator's is removed, the default one holds again."""
     [name] = _one(f"{limit}=0")
-    _send("lift" if operator else "remove", counted(name)[0], subject, wait, tenant, home, as_json)
+    fields = {**counted(name)[0]._asdict(), "subject": subject}
+    send(f"limits.{'lift' if operator else 'remove'}", fields, wait, tenant, home, as_json)
 
 
 def _one(text: str) -> dict[str, int]:
@@ -85,22 +87,3 @@ def _one(text: str) -> dict[str, int]:
     if len(found) != 1:
         raise typer.BadParameter("Give exactly one limit.")
     return found
-
-
-def _send(
-    verb: str,
-    limit: Counted,
-    subject: str,
-    wait: float,
-    tenant: str | None,
-    home: Any,
-    as_json: bool,
-    **fields: int,
-) -> None:
-    settings = Settings.load(home=home, tenant=tenant)
-
-    async def work() -> dict[str, Any]:
-        async with connected(settings) as client:
-            return await client.send(f"limits.{verb}", limit._asdict() | {"subject": subject} | fields, wait=wait)
-
-    conclude(run(work()), as_json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -17,7 +16,7 @@ from domain.access.tenant import HOUSE
 from domain.tools.plugin import Hook
 from ops import logs, terminal
 from ops.cli.bus import merged, named_secrets
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, Yes, app, conclude, confirm, connected, rows, run
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, Yes, app, conclude, confirm, connected, rows, run, send
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -264,13 +263,13 @@ def enable(
     as_json: Json = False,
 ) -> None:
     """Let the calls of a tenant meet an installed plugin."""
-    _send("enable", {"plugin": plugin, "content": content}, wait, tenant, home, as_json)
+    send("plugin.enable", {"plugin": plugin, "content": content}, wait, tenant, home, as_json)
 
 
 @plugin.command(epilog="Example: [bold]headrace plugin disable mask --tenant acme[/]")
 def disable(plugin: Name, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
     """Let no more calls of a tenant meet a plugin."""
-    _send("disable", {"plugin": plugin}, wait, tenant, home, as_json)
+    send("plugin.disable", {"plugin": plugin}, wait, tenant, home, as_json)
 
 
 @plugin.command(
@@ -291,7 +290,7 @@ def configure(
     """Give a plugin its settings for a tenant, in place of earlier ones. Secrets that are left out stay."""
     for secret in named_secrets(settings or []):
         terminal.complain(f"{secret} is in the history of your shell and in the list of processes: use {secret}@=-.")
-    _send("configure", {"plugin": plugin, "settings": merged({}, settings or [])}, wait, tenant, home, as_json)
+    send("plugin.configure", {"plugin": plugin, "settings": merged({}, settings or [])}, wait, tenant, home, as_json)
 
 
 @plugin.command(
@@ -343,20 +342,3 @@ def _packed(settings: Settings, source: Path, build: bool) -> Package:
         return packed(source, build=build, pythons=settings.plugin_python)
     except Unpackable as error:
         raise Failed(str(error)) from error
-
-
-def _send(
-    verb: Literal["enable", "disable", "configure"],
-    fields: dict[str, Any],
-    wait: float,
-    tenant: str | None,
-    home: Path | None,
-    as_json: bool,
-) -> None:
-    settings = Settings.load(home=home, tenant=tenant)
-
-    async def work() -> Outcome:
-        async with connected(settings) as client:
-            return await client.send(f"plugin.{verb}", fields, wait=wait)
-
-    conclude(asyncio.run(work()), as_json)

@@ -7,9 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.jetstream.client import Outcome
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, Yes, app, conclude, confirm, connected, read_text, rows, run
+from ops.cli.frame import (
+    Failed,
+    Home,
+    Json,
+    Tenant,
+    Wait,
+    Yes,
+    app,
+    conclude,
+    confirm,
+    outcome_of,
+    read_text,
+    rows,
+    run,
+    send,
+)
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -88,7 +102,7 @@ def register(
     """Register a provider, or change its address or its key `default`."""
     key = read_text("Key", key_file) if key_file else ""
     fields = {"name": provider, "base_url": base_url, "kind": kind, "key": key, "check": check}
-    _send("register", fields, wait, tenant, home, as_json)
+    send("provider.register", fields, wait, tenant, home, as_json)
 
 
 @provider.command(
@@ -108,7 +122,7 @@ def add_key(
 ) -> None:
     """Add a key to a provider, or replace the one of this name."""
     fields = {"provider": provider, "name": name, "key": read_text("Key", key_file), "weight": weight}
-    _send("add_credential", fields, wait, tenant, home, as_json)
+    send("provider.add_credential", fields, wait, tenant, home, as_json)
 
 
 @provider.command("remove-key", epilog="Example: [bold]headrace provider remove-key lab second[/]")
@@ -121,7 +135,7 @@ def remove_key(
     as_json: Json = False,
 ) -> None:
     """Remove a key of a provider."""
-    _send("remove_credential", {"provider": provider, "name": name}, wait, tenant, home, as_json)
+    send("provider.remove_credential", {"provider": provider, "name": name}, wait, tenant, home, as_json)
 
 
 @provider.command(
@@ -144,7 +158,7 @@ def check(
     Exits with 1 if the server does not answer.
     """
     settings = Settings.load(home=home, tenant=tenant)
-    outcome = run(_outcome(settings, "check", {"provider": provider, "model": model}, wait))
+    outcome = run(outcome_of(settings, "provider.check", {"provider": provider, "model": model}, wait))
     if outcome["status"] == "rejected" or not result:
         conclude(outcome, as_json)
         return
@@ -169,7 +183,7 @@ def remove(
 ) -> None:
     """Remove a provider and its keys."""
     confirm(f"Remove provider {provider}? Apps that use it answer no more.", yes)
-    _send("remove", {"provider": provider}, wait, tenant, home, as_json)
+    send("provider.remove", {"provider": provider}, wait, tenant, home, as_json)
 
 
 _INTERNAL = {"tenant_id", "log_position", "credentials", "has_key"}
@@ -215,13 +229,3 @@ async def _checked(settings: Settings, name: str, check: str, within_s: float) -
             raise Failed(f"The check has no result after {within_s:g} s; see `headrace provider show {name}`.")
         await asyncio.sleep(PAUSE_S)
     return found[0]
-
-
-async def _outcome(settings: Settings, verb: str, fields: dict[str, Any], wait: float) -> Outcome:
-    async with connected(settings) as client:
-        return await client.send(f"provider.{verb}", fields, wait=wait)
-
-
-def _send(verb: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Any, as_json: bool) -> None:
-    settings = Settings.load(home=home, tenant=tenant)
-    conclude(run(_outcome(settings, verb, fields, wait)), as_json)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from adapters.postgres.quotas import ALERTS, CURRENT
 from domain.models.quota import NANO, UTC_ZONE
 from ops import terminal
-from ops.cli.frame import Home, Json, Tenant, Wait, app, conclude, connected, rows, run
+from ops.cli.frame import Home, Json, Tenant, Wait, app, rows, run, send
 from ops.settings import Settings
 
 quota = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -103,7 +103,7 @@ def set_quota(
         "limit": limit,
         "hard": not soft,
     }
-    _send("impose" if operator else "set", fields, wait, tenant, home, as_json)
+    send(f"quota.{'impose' if operator else 'set'}", fields, wait, tenant, home, as_json)
 
 
 @quota.command(
@@ -119,14 +119,4 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove a quota. Calls are no longer counted for it after 5 s at the latest."""
-    _send("lift" if operator else "remove", {"quota": name}, wait, tenant, home, as_json)
-
-
-def _send(verb: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Any, as_json: bool) -> None:
-    settings = Settings.load(home=home, tenant=tenant)
-
-    async def work() -> dict[str, Any]:
-        async with connected(settings) as client:
-            return await client.send(f"quota.{verb}", fields, wait=wait)
-
-    conclude(run(work()), as_json)
+    send(f"quota.{'lift' if operator else 'remove'}", {"quota": name}, wait, tenant, home, as_json)

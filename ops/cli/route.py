@@ -6,10 +6,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from adapters.jetstream.client import Outcome
 from domain.models.route import STRATEGIES, Group, Strategy
 from ops import terminal
-from ops.cli.frame import Home, Json, Tenant, Wait, app, conclude, connected, rows, run
+from ops.cli.frame import Home, Json, Tenant, Wait, app, conclude, outcome_of, rows, run, send
 from ops.settings import Settings
 
 route = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -72,7 +71,7 @@ def set_route(
         "restart": restart,
         "wait_s": wait_s,
     }
-    _send(settings, "configure", payload, wait, as_json)
+    conclude(run(outcome_of(settings, "route.configure", payload, wait)), as_json)
 
 
 @route.command(epilog="Example: [bold]headrace route remove fast[/]")
@@ -84,7 +83,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove a route. Apps that use it cannot answer any more."""
-    _send(Settings.load(home=home, tenant=tenant), "remove", {"route": name}, wait, as_json)
+    send("route.remove", {"route": name}, wait, tenant, home, as_json)
 
 
 def _parsed(group: str) -> dict[str, Any]:
@@ -108,11 +107,3 @@ def _reaction(text: str) -> tuple[str, str]:
     if not equals:
         raise typer.BadParameter(f"{text!r} is not like timeout=stop.")
     return code, reaction
-
-
-def _send(settings: Settings, verb: str, payload: dict[str, Any], wait: float, as_json: bool) -> None:
-    async def work() -> Outcome:
-        async with connected(settings) as client:
-            return await client.send(f"route.{verb}", payload, wait=wait)
-
-    conclude(run(work()), as_json)

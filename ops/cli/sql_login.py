@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 import typer
@@ -16,7 +16,7 @@ from adapters.privacy.scram import new_password, verifier
 from domain.access.sql_login import role_of
 from handlers.commands.fields import is_uuid
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, rows, run
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, outcome_of, rows, run
 from ops.settings import READER, Settings
 from ops.terminal import emit, say
 
@@ -57,7 +57,7 @@ def create(
     settings = Settings.load(home=home, tenant=tenant)
     address = settings.located("postgres", role=READER).postgres_url
     password = new_password()
-    outcome = run(_send(settings, "create", wait, name=name, verifier=verifier(password)))
+    outcome = run(outcome_of(settings, "sql_login.create", {"name": name, "verifier": verifier(password)}, wait))
     if outcome["status"] == "rejected":
         conclude(outcome, as_json)
     role = role_of(settings.tenant, outcome["command"])
@@ -106,7 +106,7 @@ def revoke(
     """Revoke a login for good. Its sessions are ended."""
     settings = Settings.load(home=home, tenant=tenant)
     id = login if is_uuid(login) else _active(settings, login)
-    conclude(run(_send(settings, "revoke", wait, sql_login=id)), as_json)
+    conclude(run(outcome_of(settings, "sql_login.revoke", {"sql_login": id}, wait)), as_json)
 
 
 def _active(settings: Settings, login: str) -> str:
@@ -120,11 +120,6 @@ def _active(settings: Settings, login: str) -> str:
         many = f"{len(found)} active SQL logins are" if found else "No active SQL login is"
         raise Failed(f"{many} named {login!r}: give its id, from `headrace sql-login list`.")
     return str(found[0])
-
-
-async def _send(settings: Settings, verb: str, wait: float, **fields: str) -> dict[str, Any]:
-    async with connected(settings) as client:
-        return await client.send(f"sql_login.{verb}", fields, wait=wait)
 
 
 async def _refusal(url: str, wait: float) -> str:

@@ -12,7 +12,23 @@ import typer
 from adapters.jetstream.client import Client, Outcome
 from handlers.commands.tools import MOST_SCHEMA
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, Yes, app, conclude, confirm, connected, read_text, rows, run
+from ops.cli.frame import (
+    Failed,
+    Home,
+    Json,
+    Tenant,
+    Wait,
+    Yes,
+    app,
+    conclude,
+    confirm,
+    connected,
+    outcome_of,
+    read_text,
+    rows,
+    run,
+    send,
+)
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -131,7 +147,7 @@ def refresh(
 ) -> None:
     """List the tools of a toolset again, and print them. Exits with 1 if they cannot be read."""
     settings = Settings.load(home=home, tenant=tenant)
-    outcome = run(_outcome(settings, "toolset.refresh", {"toolset": toolset}, wait))
+    outcome = run(outcome_of(settings, "toolset.refresh", {"toolset": toolset}, wait))
     if outcome["status"] == "rejected" or not result:
         conclude(outcome, as_json)
         return
@@ -325,13 +341,3 @@ async def _refreshed(settings: Settings, name: str, refresh: str, within_s: floa
             raise Failed(f"There is no list after {within_s:g} s; see `headrace toolset show {name}`.")
         await asyncio.sleep(PAUSE_S)
     return found[0]
-
-
-async def _outcome(settings: Settings, command: str, fields: dict[str, Any], wait: float) -> Outcome:
-    async with connected(settings) as client:
-        return await client.send(command, fields, wait=wait)
-
-
-def send(command: str, fields: dict[str, Any], wait: float, tenant: str | None, home: Any, as_json: bool) -> None:
-    settings = Settings.load(home=home, tenant=tenant)
-    conclude(run(_outcome(settings, command, fields, wait)), as_json)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ops import terminal
-from ops.cli.frame import Home, Json, Tenant, Wait, read_text, rows, run
-from ops.cli.toolset import Name, send, toolset
+from ops.cli.frame import Home, Json, Tenant, Wait, read_text, rows, run, send
+from ops.cli.toolset import Name, toolset
 from ops.settings import Settings
 
 User = Annotated[str, typer.Argument(help="End user, as apps name them.", metavar="USER")]
