@@ -32,7 +32,10 @@ tool_calls = ReadModel(
     required("cause_id", Id, "Message that it was made for."),
     required("conversation_id", Id, "Conversation of the message."),
     required("app_id", Id, "App whose agent called it."),
-    required("model_call_id", Id, "Model call that asked for it, in model_calls."),
+    required(
+        "model_call_id", Id, "Model call that asked for it, in model_calls; empty where a strategy did by itself."
+    ),
+    optional("within_id", Id, "Call of a tool that made it itself, in tool_calls; null for the agent's."),
     required("round", Integer, "Round of the agent, from 1."),
     required("position", Integer, "Place among the calls of the round, from 0."),
     required("attempt", Integer, "Attempt at the answer that made it last, from 1."),
@@ -94,6 +97,7 @@ def requested(event: ToolCall.Requested, message: Recorded) -> Row:
         "conversation_id": event.conversation,
         "app_id": event.app,
         "model_call_id": event.model_call,
+        "within_id": event.within,
         "round": event.round,
         "position": event.position,
         "attempt": event.attempt,

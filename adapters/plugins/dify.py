@@ -8,11 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
+import structlog
+
 from adapters.plugins.dify_protocol import request, response, said
 from adapters.plugins.hosts import Hosts, Send
 from adapters.plugins.process import Ended
 from domain.tools.dify import Declared, ModelProvider, ToolProvider
 from handlers.ports.plugins import EnabledPlugin, PluginFailed, Plugins
+
+log = structlog.get_logger(__name__)
 
 MOST_PIECES, MOST_BYTES = 200_000, 128 * 2**20
 """Maximum number of pieces of a result, and their size together as JSON, in bytes."""
@@ -92,6 +96,8 @@ class DifyPlugins:
         finally:
             for task in calls:
                 task.cancel()
+            if calls:  # what they record is recorded before the session ends
+                await asyncio.wait(calls)
         if failed:
             raise failed
 
@@ -117,8 +123,8 @@ async def _answer(session: Session, id: str, content: Mapping[str, Any], send: S
         except CallBackRefused as refused:
             send(response(id, number, "error", None, str(refused)))
         except Exception as error:
+            log.exception("plugin.call_back", type=kind)
             send(response(id, number, "error", None, f"The call back failed: {type(error).__name__}."))
-            raise
         send(response(id, number, "end", None))
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from adapters.plugins.process import Message
 
-VARIABLES = {"INSTALL_METHOD": "local", "HEARTBEAT_INTERVAL": "10"}
-"""Variables that the SDK reads; they count more than a file `.env` of the package."""
+VARIABLES = {"INSTALL_METHOD": "local", "HEARTBEAT_INTERVAL": "10", "MAX_INVOCATION_TIMEOUT": "3600"}
+"""Variables that the SDK reads; they count more than a file `.env` of the package. A call back may take as long as a
+turn of an agent."""
 
 
 class DifyDialect:

@@ -58,7 +58,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     FROM headrace.tool_calls t
     LEFT JOIN headrace.model_calls m ON m.tenant_id = t.tenant_id AND m.id = t.model_call_id
     LEFT JOIN headrace.model_calls f ON f.tenant_id = t.tenant_id AND f.id = t.model_call_id AND t.position = 0
-    WHERE t.cause_noun = 'message'
+    WHERE t.cause_noun = 'message' AND t.within_id IS NULL
 $$;
 CREATE OR REPLACE VIEW headrace.message_agent_thoughts WITH (security_invoker = true) AS
 SELECT * FROM headrace.agent_thoughts();

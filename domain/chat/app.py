@@ -129,13 +129,25 @@ class ToolChoice(TypedDict):
     digest: Annotated[str | None, "List of tools as it was when the app was configured; null for the built-in ones."]
 
 
+class PluginStrategy(TypedDict):
+    """A strategy of agents in a plugin of Dify."""
+
+    name: Annotated[str, "Plugin."]
+    provider: Annotated[str, "Provider of strategies in its package; empty for the only one."]
+    strategy: Annotated[str, "Strategy of that provider; empty for the only one."]
+    parameters: Annotated[dict[str, Any], "Parameters of the strategy, by name; the others come from the turn."]
+
+
 class AgentSettings(TypedDict):
     """The way an agent works. Its knowledge bases are a tool, too."""
 
     strategy: Annotated[
         str,
         "`tools`: the model's own calls of tools; `schema`: an answer by a JSON Schema; `react`: one action a round in "
-        "words; `auto`: the first of them that the model is known to be able to.",
+        "words; `auto`: the first of them that the model is known to be able to; `plugin`: a plugin's.",
+    ]
+    plugin: NotRequired[
+        Annotated[PluginStrategy | None, "Strategy of `plugin`; missing or null for the other strategies."]
     ]
     tools: Annotated[list[ToolChoice], "Tools."]
     approve: Annotated[

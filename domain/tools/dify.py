@@ -109,3 +109,13 @@ class Declared(TypedDict):
     permissions: Annotated[list[str], "Calls back that it asks for and may make: `tool`, `model.llm`, `storage`."]
     storage: Annotated[int, "Maximum bytes that it may store for a tenant; 0 for none."]
     warnings: Annotated[list[str], "Parts that it has or asks for, and that are left out."]
+
+
+def strategies(declared: Declared, provider: str = "", strategy: str = "") -> list[tuple[str, Strategy]]:
+    """The strategies of a package with these names, each with its provider; an empty name stands for all."""
+    return [
+        (each["name"], one)
+        for each in declared["strategies"]
+        for one in each["strategies"]
+        if provider in ("", each["name"]) and strategy in ("", one["name"])
+    ]

@@ -62,6 +62,8 @@ class ToolCall(Aggregate):
     answers: list[Answer] = field(default_factory=list, init=False)
     state: str = field(default="", init=False)
     session: bool = field(default=False, init=False)
+    original: str | None = field(default=None, init=False)
+    """SHA-256 of the arguments before filters changed them; None where they did not."""
 
     class Event(aggregate.Event):
         pass
@@ -81,13 +83,14 @@ class ToolCall(Aggregate):
         cause_id: Annotated[str, "Id of that message."]
         conversation: Annotated[str, "Conversation of the message."]
         app: Annotated[str, "App whose agent called it."]
-        model_call: Annotated[str, "Model call that asked for it."]
+        model_call: Annotated[str, "Model call that asked for it; empty where a plugin's strategy called it by itself."]
         round: Annotated[int, "Round of the agent, from 1."]
         position: Annotated[int, "Place among the calls of the round, from 0."]
         attempt: Annotated[int, "Attempt at the answer, from 1."]
         destructive: Annotated[bool, "True unless the tool is known to change nothing outside."]
         idempotent: Annotated[bool, "True if the call may be made again when its outcome is unknown."]
         server: Annotated[str, "Address of the tool, as `host:port`; empty for one within the worker."]
+        within: Annotated[str | None, "Call of a tool that made it itself; null for the agent's."] = None
 
     class Held(Event):
         """The call waits for a person."""
@@ -207,6 +210,10 @@ class ToolCall(Aggregate):
         TOPIC = "tool_call.filtered.v1"
         plugins: Annotated[list[PluginRun], "Hooks of plugins, in the order in which they ran."]
         original: Annotated[str | None, "SHA-256 of the arguments or result before; null if nothing changed."]
+
+        def apply(self, call: ToolCall) -> None:
+            if not call.ended:
+                call.original = self.original
 
     @property
     def ended(self) -> bool:

@@ -44,9 +44,10 @@ from handlers.ports.models import ChatModel, ChatRequest, Citer, ModelError, Sch
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import CALLS as SEARCHES
 from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
-from handlers.tools.agent import Agent, Held
-from handlers.tools.agent import Turn as Task
-from handlers.tools.tool_calls import Made, Numbers
+from handlers.tools.agent import Agent
+from handlers.tools.tool_calls import Numbers
+from handlers.tools.turn import Held, Said
+from handlers.tools.turn import Turn as Task
 from handlers.work.attempt import Attempt, Ended, Verb
 from handlers.work.work import WORKS
 
@@ -211,8 +212,8 @@ class Answer:
             if turn.filter:
                 await self._show(turn, await turn.filter.rest())
         turn.whole = True
-        reason = said.reason or said.chat.finish_reason
-        return _Answer(said.chat, prompt.cut, numbers.passages, numbers.names, said.usage, reason, _parts(said.made))
+        reason = said.reason or (said.chat.finish_reason if said.chat else None)
+        return _Answer(said.chat, prompt.cut, numbers.passages, numbers.names, said.usage, reason, _parts(said))
 
     def _task(self, turn: _Turn, prompt: Prompt, numbers: Numbers) -> Task:
         async def speak(chat: Chat) -> None:
@@ -352,7 +353,7 @@ class Answer:
                 citations=cited,
                 usage=answer.usage,
                 cut=answer.cut,
-                model_call=answer.chat.id,
+                model_call=answer.chat.id if answer.chat else "",
                 duration_ms=duration_ms,
                 finish_reason=answer.finish_reason,
                 name=turn.configuration()["features"]["name_conversations"],
@@ -446,10 +447,10 @@ class Answer:
 
 
 class _Answer(NamedTuple):
-    """A complete answer: the call that gave it, what its prompt left out, the passages that it may cite with the names
-    of their documents, its tokens, and its parts that are no text."""
+    """A complete answer: the call that gave it (None for none), what its prompt left out, the passages that it may cite
+    with the names of their documents, its tokens, and its parts that are no text."""
 
-    chat: Chat
+    chat: Chat | None
     cut: Truncation
     passages: Sequence[Hit]
     names: Mapping[str, str]
@@ -537,11 +538,11 @@ class _Turn:
         return self.configured().configurations[str(self.state["configuration"])]
 
 
-def _parts(made: Sequence[Made]) -> list[dict[str, Any]] | None:
-    """The calls that an agent made, and the files that they gave."""
-    calls: list[dict[str, Any]] = [{"type": "tool_call", "id": each.id, "name": each.call.name} for each in made]
-    files = [part for each in made for part in each.call.parts if part["type"] in ("file", "image")]
-    return [*calls, *files] or None
+def _parts(said: Said) -> list[dict[str, Any]] | None:
+    """The calls that an agent made, and the files that they and the agent gave."""
+    calls: list[dict[str, Any]] = [{"type": "tool_call", "id": each.id, "name": each.call.name} for each in said.made]
+    files = [part for each in said.made for part in each.call.parts if part["type"] in ("file", "image")]
+    return [*calls, *files, *said.files] or None
 
 
 def _usage(counted: TokenUsage) -> Usage:

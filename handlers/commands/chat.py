@@ -43,6 +43,7 @@ from handlers.commands.plugin_package import PluginName
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
+from handlers.commands.strategy import StrategyFields, must_be_usable
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
 
@@ -205,11 +206,13 @@ class ToolFields(Part):
 class AgentFields(Part):
     """The way an agent works."""
 
-    strategy: Literal["auto", "tools", "schema", "react"] = Field(
+    strategy: Literal["auto", "tools", "schema", "react", "plugin"] = Field(
         "auto",
         description="`tools`: the model's own calls of tools; `schema`: an answer by a JSON Schema; `react`: one "
-        "action a round in words; `auto`: the first of them that the model is known to be able to",
+        "action a round in words; `auto`: the first of them that the model is known to be able to; `plugin`: a "
+        "plugin's",
     )
+    plugin: StrategyFields | None = Field(None, description="Of `plugin`: the strategy")
     tools: Annotated[list[ToolFields], Field(max_length=32)] = Field(
         [], description="Tools; the app's knowledge bases are one of them in any case"
     )
@@ -237,6 +240,12 @@ class AgentFields(Part):
     hold_s: Annotated[float, Field(ge=1, le=30 * 86400)] = Field(
         86400.0, description="Time after which a call that waits for a person is refused, in seconds"
     )
+
+    @model_validator(mode="after")
+    def _of_its_strategy(self) -> AgentFields:
+        if (self.plugin is not None) != (self.strategy == "plugin"):
+            raise ValueError("plugin is what strategy 'plugin' needs, and no other has")
+        return self
 
 
 class FeatureFields(Part):
@@ -523,6 +532,8 @@ async def _agent(app: App, command: ConfigureApp, settings: AnswerSettings, give
                 raise not_found(Toolset, choice.toolset, f"features.agent.tools.{number}.toolset")
             digest = toolset.digest
         choices.append(ToolChoice(toolset=choice.toolset, tools=choice.tools, approve=choice.approve, digest=digest))
+    if fields.plugin:
+        await must_be_usable(fields.plugin, given)
     return cast("AgentSettings", {**fields.model_dump(), "tools": choices})
 
 

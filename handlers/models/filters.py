@@ -124,7 +124,7 @@ class CallFilters:
                 case "refuse":
                     raise _refused(plugin, reply)
         if given != request:
-            self._original = _digest(_call(request))
+            self._original = digest(_call(request))
         return given
 
     # --- after the call -------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class CallFilters:
             self._run(plugin, "before_tool")["changed"] = changed != given
             given = changed
         if given != arguments:
-            self._original = _digest(arguments)
+            self._original = digest(arguments)
         return given
 
     async def after_tool(self, text: str) -> str:
@@ -224,7 +224,7 @@ class CallFilters:
             self._run(plugin, "after_tool")["changed"] = changed != given
             given = changed
         if given != text:
-            self._original = _digest(text)
+            self._original = digest(text)
         return given
 
     async def check(self, check: Check) -> Finding:
@@ -358,5 +358,6 @@ def _messages(before: Sequence[ChatMessage], after: object) -> list[ChatMessage]
     return [ChatMessage(each["role"], each["content"]) for each in given]
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """The SHA-256 of a value as JSON, by which the record names what was there before filters changed it."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()

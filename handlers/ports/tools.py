@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from domain.tools.tool import Definition
 from domain.tools.toolset import Toolset
 from handlers.cause import Cause
 from handlers.ports.index import Hit
+from handlers.ports.models import ChatMessage, Delta, Tool
 
 
 class ToolError(Exception):
@@ -75,11 +76,39 @@ async def no_user(question: Question) -> Answer:
     raise ToolError("unsupported", f"No user can be asked: {question['message'][:500]}")
 
 
+class Refused(Exception):
+    """A call back is not made; the plugin reads why."""
+
+
+class AskedModel(NamedTuple):
+    """A call of a chat model that a plugin asks for; `max_tokens` is None where it names no number."""
+
+    provider: str
+    model: str
+    messages: Sequence[ChatMessage]
+    tools: Sequence[Tool]
+    parameters: dict[str, Any]
+    max_tokens: int | None
+
+
+class CallBacks(Protocol):
+    """Calls that a plugin asks for while it works: each is recorded, as one of the turn that it works for."""
+
+    def model(self, asked: AskedModel) -> AsyncGenerator[Delta]:
+        """The answer of a model, in pieces. Raises: Refused, ModelError, Unavailable."""
+        ...
+
+    async def tool(self, toolset: str, tool: str, arguments: dict[str, Any]) -> Result:
+        """The text and the parts of a tool's result; a failed call is a text, too. Raises: Refused, Unavailable."""
+        ...
+
+
 class Invocation(NamedTuple):
     """A call of a tool; `id` is the recorded call's, and the same when it is made again. The arguments are valid.
 
     `configuration` is that of the app whose agent calls it, `at` the time of the question, `user` its end user.
     `answered` has the answers to what the server asked when the call was made before.
+    `backs` makes what the tool calls itself.
     """
 
     id: str
@@ -91,6 +120,7 @@ class Invocation(NamedTuple):
     user: str
     answered: Answered | None = None
     ask: Ask = no_user
+    backs: CallBacks | None = None
 
     @property
     def tenant(self) -> str:

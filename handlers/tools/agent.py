@@ -5,27 +5,27 @@ The log is its scratchpad: another attempt reads the rounds that were made, and 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from domain.chat.app import AgentSettings, Configuration
-from domain.chat.conversation import Message, StrategyChange, Usage
-from domain.models.model_call import ModelCall
+from domain.chat.conversation import Message, StrategyChange
 from domain.tools.tool_call import ToolCall as Recorded
 from handlers.abilities import Abilities
 from handlers.cause import Cause
-from handlers.models.arguments import arguments_of
 from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls
-from handlers.models.prompt import MESSAGE_TOKENS, Draft, Prompt, Record, estimate, plain
+from handlers.models.prompt import MESSAGE_TOKENS, Draft, Record, estimate, plain
 from handlers.ports.models import ChatModel, ChatRequest, ModelError, Tool, ToolCall
+from handlers.ports.strategies import Strategies
 from handlers.repository import Repository
 from handlers.tools import strategies
 from handlers.tools.offer import Offer, Offered
+from handlers.tools.plugin_turn import PluginTurn
+from handlers.tools.spending import Spending
 from handlers.tools.strategies import STRATEGIES, Name, Read, Round
-from handlers.tools.tool_calls import Made, Numbers, Task, ToolCalls, observation
+from handlers.tools.tool_calls import Made, ToolCalls, observation
+from handlers.tools.turn import Held, Said, Turn, identified, must_be_known, settings_of
 
 STEP = "agent"
 """Steps of the model calls of an agent, as `agent:<round>:<strategy>`."""
@@ -33,52 +33,11 @@ STEP = "agent"
 MOST_FAULTS = 2
 """Answers that break the form of a strategy before the turn takes the next one."""
 
-SAME_CALLS = 3
-"""Rounds in a row with the same calls after which the model must answer."""
-
 SHORTEST_RESULT = 200
 """Tokens that a result must have room for; where there is less, the model must answer."""
 
 RECALLED, MOST_RECALLED = 500, 50
 """Tokens of the result of a call of an earlier turn, and the maximum number of such calls in a prompt."""
-
-
-class Held(Exception):
-    """Calls wait for a person."""
-
-    def __init__(self, calls: Sequence[str]) -> None:
-        super().__init__(f"{len(calls)} calls wait for a person.")
-        self.calls = calls
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The message that an agent answers. `numbers` has the passages in its prompt. `speak` streams an answer that is
-    certain to be one, and `show` a live frame, of type `thought`, `tool`, `question` or `observation`; `change` records
-    another strategy."""
-
-    cause: Cause
-    conversation: str
-    configuration: Configuration
-    prompt: Prompt
-    numbers: Numbers
-    at: str
-    user: str
-    speak: Callable[[Chat], Coroutine[Any, Any, None]]
-    show: Callable[[dict[str, Any]], Awaitable[None]]
-    change: Callable[[StrategyChange], Awaitable[None]]
-
-
-class Said(NamedTuple):
-    """The answer of an agent, by its last model call, and the calls that it made. `reason` says why the model had to
-    answer, empty where it was done."""
-
-    chat: Chat
-    answer: str
-    spoken: bool
-    usage: Usage
-    made: Sequence[Made]
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +48,20 @@ class Agent:
     offer: Offer
     tools: ToolCalls
     abilities: Abilities
+    plugins: Strategies | None = None
 
     async def __call__(self, turn: Turn) -> Said:
         """Raises: ModelError, Held, Rejection, Unavailable."""
         tenant = turn.cause.metadata.tenant
         offered = await self.offer(tenant, turn.configuration)
+        settings = settings_of(turn.configuration)
+        spending = Spending(self.repository, self.choose, tenant, settings)
         if not all(each.has_own_schema for each in offered.values()):
             self.tools.schemas.prepare(tenant)
+        if settings["strategy"] == "plugin":
+            return await PluginTurn(self.calls, self.tools, self.plugins, turn, offered, spending)()
         strategy = await self._first(tenant, turn.configuration) if offered else "tools"
-        return await _Run(self, turn, _settings(turn.configuration), offered, strategy)()
+        return await _Run(self, turn, settings, offered, strategy, spending)()
 
     async def recall(
         self, tenant: str, configuration: Configuration, history: Mapping[str, Message]
@@ -117,13 +81,7 @@ class Agent:
         """The strategy that a turn begins with. Raises: Unavailable."""
         model = configuration["model"]
         able = await self.abilities.of(tenant, model["provider"], model["name"])
-        return strategies.first(_settings(configuration)["strategy"], able)
-
-
-def _settings(configuration: Configuration) -> AgentSettings:
-    settings = configuration["features"]["agent"]
-    assert settings is not None
-    return settings
+        return strategies.first(settings_of(configuration)["strategy"], able)
 
 
 @dataclass(slots=True)
@@ -135,14 +93,10 @@ class _Run:
     settings: AgentSettings
     offered: Mapping[str, Offered]
     strategy: Name
+    spending: Spending
     rounds: list[Round] = field(default_factory=list)
-    usage: Usage = field(default_factory=lambda: Usage(prompt_tokens=0, completion_tokens=0, estimated=False))
-    cost: float = 0.0
     faults: int = 0
-    same: int = 0
     made: list[Made] = field(default_factory=list)
-    before: list[str] = field(default_factory=list)
-    """The calls of the last round, as text."""
     drafts: list[Draft] = field(default_factory=list)
     """The rounds, in the form of the strategy."""
     tools: Sequence[Tool] = field(init=False)
@@ -160,28 +114,21 @@ class _Run:
             reason = self._must_answer()
             chat = await self._ask(last=bool(reason))
             read = self._read(chat, last=bool(reason) and not chat.recalled)
-            await self._count(chat)
+            await self.spending.count(chat)
             if read.fault:
                 await self._fault(chat, read)
             elif not read.calls:
                 reason = reason if self.rounds else ""
-                return Said(chat, read.said, not self.offered, self.usage, self.made, reason)
+                return Said(chat, read.said, not self.offered, self.spending.usage, self.made, reason)
             else:
                 await self._call(chat, read)
 
     def _must_answer(self) -> str:
         """Why this round is the last one, without tools; empty where it need not be."""
-        spent = self.usage["prompt_tokens"] + self.usage["completion_tokens"]
         if not self.offered:
             return "no_tools"
-        if len(self.rounds) + 1 >= self.settings["rounds"]:
-            return "max_rounds"
-        if self.settings["tokens"] is not None and spent >= self.settings["tokens"]:
-            return "max_tokens"
-        if self.settings["cost"] is not None and self.cost >= self.settings["cost"]:
-            return "max_cost"
-        if self.same >= SAME_CALLS:
-            return "repetition"
+        if reason := self.spending.limit(len(self.rounds) + 1):
+            return reason
         return "context_full" if self.rounds and self.room < SHORTEST_RESULT else ""
 
     async def _ask(self, *, last: bool) -> Chat:
@@ -249,23 +196,6 @@ class _Run:
             raise ModelError("invalid_answer", f"The last round of the agent gave no answer: {why}")
         return Read(read.said)
 
-    async def _count(self, chat: Chat) -> None:
-        """Add the tokens of a round, and what they cost."""
-        assert chat.usage is not None
-        self.usage = Usage(
-            prompt_tokens=self.usage["prompt_tokens"] + chat.usage["prompt_tokens"],
-            completion_tokens=self.usage["completion_tokens"] + chat.usage["completion_tokens"],
-            estimated=self.usage["estimated"] or chat.usage["estimated"],
-        )
-        if self.settings["cost"] is None:
-            return
-        tenant = self.turn.cause.metadata.tenant
-        call = await self.agent.repository.get(ModelCall, tenant, chat.id)
-        known = await self.agent.choose.known(tenant, call.provider, call.model) if call else None
-        if known and known.prices:
-            into, out = known.prices
-            self.cost += (chat.usage["prompt_tokens"] * into + chat.usage["completion_tokens"] * out) / 1e6
-
     async def _fault(self, chat: Chat, read: Read) -> None:
         """Show the model how its answer breaks the form; the second time, take the next strategy."""
         self._add(Round(self.strategy, read, (), chat.state))
@@ -304,32 +234,13 @@ class _Run:
         number, turn = len(self.rounds) + 1, self.turn
         if read.said:
             await turn.show({"type": "thought", "text": read.said, "round": number})
-        asked = [_identified(call, number, position) for position, call in enumerate(read.calls)]
-        for call in asked:
-            await turn.show(
-                {"type": "tool", "round": number, "name": call.name, "arguments": call.arguments, "id": call.id}
-            )
-        task = Task(
-            turn.cause,
-            turn.conversation,
-            turn.configuration,
-            self.settings,
-            turn.at,
-            turn.user,
-            turn.numbers,
-            chat.id,
-            number,
-            resumed=turn.cause.attempt > 1,
-            show=turn.show,
-        )
-        made = await self.agent.tools(task, asked, self.offered)
-        for each in made:
-            shown = {"round": number, "call": each.id, "name": each.observed.call.name, "status": each.call.status}
-            await turn.show({"type": "observation", **shown, "text": each.observed.text})
+        asked = identified(read.calls, number)
+        await turn.show_calls(number, asked)
+        made = await self.agent.tools(turn.task(chat.id, number), asked, self.offered)
+        await turn.show_results(number, made)
         if waiting := [each.id for each in made if not each.call.ended]:  # held, or released just now
             raise Held(waiting)
-        if self.settings["unknown"] == "fail" and any(each.call.code == "lost" for each in made):
-            raise ModelError("tool_lost", "A worker died during a call of a tool: whether it did something is unknown.")
+        must_be_known(self.settings, made)
         self._remember(chat, read, asked, made)
         if self.strategy != "react" and made and all(each.fault for each in made):
             self.faults += 1
@@ -337,9 +248,7 @@ class _Run:
                 await self._fall(number + 1, made[0].call.reason)
 
     def _remember(self, chat: Chat, read: Read, asked: Sequence[ToolCall], made: Sequence[Made]) -> None:
-        calls = sorted(f"{call.name} {_same(call.arguments)}" for call in asked)
-        self.same = self.same + 1 if calls == self.before else 1
-        self.before = calls
+        self.spending.called(asked)
         self.made += made
         room = max(self.room // len(made), SHORTEST_RESULT)
         observed = [each.observed.within(room) for each in made]
@@ -366,16 +275,3 @@ def _recalled(call: Recorded) -> Round:
 
 def _step(number: int, strategy: str) -> str:
     return f"{STEP}:{number}:{strategy}"
-
-
-def _identified(call: ToolCall, number: int, position: int) -> ToolCall:
-    """The call with an id: of nine letters and digits, as some servers ask for, where the model gave none."""
-    return call if call.id else call._replace(id=f"call{number:03d}{position:02d}")
-
-
-def _same(arguments: str) -> str:
-    """The text of arguments, equal for equal ones."""
-    try:
-        return json.dumps(arguments_of(arguments), sort_keys=True)
-    except ValueError:
-        return arguments

@@ -303,7 +303,10 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 
 def first(wanted: str, abilities: Mapping[str, bool | None]) -> Name:
-    """The strategy that a turn begins with; what is unknown of a model is tried."""
+    """The strategy that a turn begins with; what is unknown of a model is tried. A plugin's gets earlier calls as
+    the model's own."""
+    if wanted == "plugin":
+        return "tools"
     if wanted != "auto":
         return cast("Name", wanted)
     if abilities.get("tools") is not False:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import structlog
@@ -20,7 +20,7 @@ from domain.tools.tool_call import MOST_ASKS, ToolCall
 from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.arguments import arguments_of
-from handlers.models.filters import NOT_FILTERED, CallFilters, filters_of
+from handlers.models.filters import NOT_FILTERED, CallFilters, digest, filters_of
 from handlers.models.model_calls import milliseconds, shielded
 from handlers.models.prompt import QUOTED, place
 from handlers.models.structured import fault
@@ -30,7 +30,7 @@ from handlers.ports.models import ModelError, Schemas
 from handlers.ports.models import ToolCall as Asked
 from handlers.ports.people import Erased
 from handlers.ports.plugins import Plugins
-from handlers.ports.tools import Answered, Invocation, NeedsAnswers, Result, ToolError
+from handlers.ports.tools import Answered, CallBacks, Invocation, NeedsAnswers, Output, Result, ToolError
 from handlers.repository import Repository
 from handlers.tools.offer import Offered
 from handlers.tools.strategies import Observed
@@ -85,7 +85,8 @@ class Numbers:
 
 
 class Task(NamedTuple):
-    """The turn that calls tools, and the model call and round that asked for them."""
+    """The turn that calls tools, and the model call and round that asked for them; `within` is the call of a tool that
+    makes them itself, None for the agent."""
 
     cause: Cause
     conversation: str
@@ -100,6 +101,7 @@ class Task(NamedTuple):
     """Calls of the round may be there already."""
     show: Callable[[dict[str, Any]], Awaitable[None]]
     """Shows a live frame."""
+    within: str | None = None
 
 
 class Made(NamedTuple):
@@ -112,14 +114,22 @@ class Made(NamedTuple):
     """The tool or its arguments were invalid."""
 
 
+class Within(CallBacks, Protocol):
+    """The calls that a call of a tool makes itself."""
+
+    async def lose(self) -> None:
+        """End those that an earlier attempt left open. Raises: Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
     repository: Repository
     schemas: Schemas
     files: Files
     plugins: Plugins | None = None
-    lost: Callable[[Cause, str], Awaitable[object]] | None = None
-    """Ends the calls that a lost call of a tool, by its id, has made itself and left open."""
+    within: Callable[[ToolCalls, Task, str, Mapping[str, Offered]], Within] | None = None
+    """The calls that a call of a tool, by its id, makes itself; the tools are those that it may call."""
 
     async def __call__(self, task: Task, asked: Sequence[Asked], offered: Mapping[str, Offered]) -> list[Made]:
         """Make the calls of a round, or go on with them as an earlier attempt left them. Raises: Unavailable."""
@@ -132,14 +142,16 @@ class ToolCalls:
 
         async def one(position: int, id: str) -> Made:
             async with turn:
-                ask = asked[position]
-                return await self._one(task, position, id, ask, offered.get(ask.name), known.get(id))
+                return await self.make(task, position, id, asked[position], offered, known.get(id))
 
         return await asyncio.gather(*(one(position, id) for position, id in enumerate(ids)))
 
-    async def _one(
-        self, task: Task, position: int, id: str, asked: Asked, offered: Offered | None, known: ToolCall | None
+    async def make(
+        self, task: Task, position: int, id: str, asked: Asked, tools: Mapping[str, Offered], known: ToolCall | None
     ) -> Made:
+        """Make one call, or go on with it as an earlier attempt left it. Raises: Unavailable."""
+        offered = tools.get(asked.name)
+        within = self.within(self, task, id, tools) if self.within else None
         written = asked._replace(arguments=known.arguments) if known else asked
         arguments, fault = await self._arguments(task, written, offered)
         filters = await self._filters(task, id, offered)
@@ -149,13 +161,13 @@ class ToolCalls:
                 arguments, fault, written = await self._filtered(task, filters, arguments, asked, offered)
             known = await self._request(task, id, position, written, offered, fault, filters)
         elif known.under_way and known.attempt < attempt and not known.idempotent:
-            if self.lost:
-                await self.lost(task.cause, id)
+            if within:
+                await within.lose()
             known = await self._change(task, id, "lost", _lose)
         elif known.status == "released" or known.under_way:
             known = await self._change(task, id, "begin", lambda call, at: call.begin_again(at, attempt=attempt))
         if known.status == "requested" and offered:
-            known = await self._run(task, id, offered, arguments, filters, known)
+            known = await self._run(task, id, offered, arguments, filters, within, known)
         elif known.status == "requested":
             known = await self._change(task, id, "end", _gone)
         return Made(id, known, observation(known, asked), bool(fault))
@@ -164,6 +176,11 @@ class ToolCalls:
         """Cancel the calls that still wait for a person. Raises: Unavailable."""
         for id in ids:
             await self._changed(cause, id, "cancel", lambda call, at: call.cancel(at, duration_ms=None))
+
+    async def lose(self, cause: Cause, ids: list[str]) -> None:
+        """End calls whose worker died; their outcome is unknown. Raises: Unavailable."""
+        for id in ids:
+            await self._changed(cause, id, "lost", _lose)
 
     async def _arguments(
         self, task: Task, asked: Asked, offered: Offered | None
@@ -252,6 +269,7 @@ class ToolCalls:
                 destructive=offered.definition["destructive"] if offered else False,
                 idempotent=offered.definition["idempotent"] if offered else True,
                 server=offered.server if offered else "",
+                within=task.within,
             )
             call.filter(at, plugins=filtered.runs, original=filtered.original)
             if fault:
@@ -271,6 +289,7 @@ class ToolCalls:
         offered: Offered,
         arguments: dict[str, Any],
         filters: CallFilters | None,
+        within: Within | None,
         known: ToolCall,
     ) -> ToolCall:
         """Make the call that is requested, and record its end; or that it waits for answers of the user."""
@@ -284,7 +303,7 @@ class ToolCalls:
             return await self._asked(task, id, question, next(number))
 
         about = id, task.cause, offered.definition, arguments, task.configuration, task.at, task.user
-        invocation = Invocation(*about, answered, ask)
+        invocation = Invocation(*about, answered, ask, within)
         try:
             result = await offered.toolbox.call(invocation)
             text, parts = await self._recorded(task, result)
@@ -364,22 +383,18 @@ class ToolCalls:
                 name = result.names.get(hit.document, hit.document)
                 texts.append(place(number, hit, name) + hit.entry.content)
                 parts.append({"type": "citation", "number": number, **_citation(hit, name)})
-        metadata = task.cause.metadata
         for file in result.files:
-            digest = await self.files.put(metadata.tenant, metadata.person, "file", file.data)
-            kind = "image" if file.media_type.startswith("image/") else "file"
-            parts.append(
-                {
-                    "type": kind,
-                    "digest": digest,
-                    "media_type": file.media_type,
-                    "name": file.name,
-                    "size": len(file.data),
-                }
-            )
-            texts.append(f"[{kind} {file.name or file.media_type} was made, and is shown to the user.]")
+            parts.append(part := await self.stored(task.cause, file))
+            texts.append(f"[{part['type']} {file.name or file.media_type} was made, and is shown to the user.]")
         text = "\n\n".join(texts)
         return text if len(text) <= LONGEST else text[: LONGEST - len(CUT)] + CUT, parts
+
+    async def stored(self, cause: Cause, file: Output) -> dict[str, Any]:
+        """Store a file, and return the part that is recorded of it. Raises: Erased, Unavailable."""
+        digest = await self.files.put(cause.metadata.tenant, cause.metadata.person, "file", file.data)
+        kind = "image" if file.media_type.startswith("image/") else "file"
+        named = {"media_type": file.media_type, "name": file.name, "size": len(file.data)}
+        return {"type": kind, "digest": digest, **named}
 
     async def _change(self, task: Task, id: str, step: str, verb: Callable[[ToolCall, datetime], None]) -> ToolCall:
         return await self._changed(task.cause, id, step, verb)
@@ -408,6 +423,18 @@ def _citation(hit: Hit, name: str) -> dict[str, Any]:
         "content": hit.entry.content,
         "score": hit.score,
     }
+
+
+def asks(call: ToolCall, name: str, arguments: dict[str, Any]) -> bool:
+    """Return whether a recorded call is of this tool, with these arguments before filters changed them."""
+    if call.name != name:
+        return False
+    if call.original:
+        return call.original == digest(arguments)
+    try:
+        return arguments_of(call.arguments) == arguments
+    except ValueError:
+        return False
 
 
 def observation(call: ToolCall, asked: Asked) -> Observed:

@@ -36,13 +36,12 @@ from adapters.tools.mcp.programs import read
 from adapters.tools.mcp.toolbox import McpToolboxes
 from adapters.tools.openapi.reading import ContainedDocuments
 from adapters.tools.openapi.toolbox import OpenApiToolboxes
-from adapters.tools.plugin.call_backs import STEP, CallBacks, within
+from adapters.tools.plugin.strategies import DifyStrategies
 from adapters.tools.plugin.toolbox import PluginToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
 from handlers.abilities import Abilities
-from handlers.cause import Cause
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
 from handlers.chat.files import MessageFiles
@@ -66,6 +65,7 @@ from handlers.tools.refresh import Refresh
 from handlers.tools.renew_secret import RenewSecret
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
+from handlers.tools.within import CallWithin
 from handlers.user_secrets import opened
 from ops.egress import egress, file_egress, tool_egress
 from ops.values import masking
@@ -131,10 +131,11 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     processes = Processes(wiring.sandbox, read(servers) if servers else {})
     await wiring.open.enter_async_context(processes)
     of_user = partial(opened, wiring.repository, wiring.keys)
+    dify = await wiring.dify()
     kinds: dict[str, Make] = {
         "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents, of_user),
         "sql": sql,
-        "plugin": PluginToolboxes(await wiring.dify(), unseal, CallBacks(wiring.calls, choose)),
+        "plugin": PluginToolboxes(dify, unseal),
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
         "mcp": McpToolboxes(
             tools, unseal, processes, RenewSecret(wiring.repository, wiring.vault, wiring.keys), of_user
@@ -144,16 +145,14 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     builtins = BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve), RunCode(await wiring.code()))
     toolboxes = KindsOfToolboxes(builtins, kinds)
 
-    async def lose_calls(cause: Cause, call: str) -> None:
-        await wiring.calls.take_over(within(cause, call), series=[STEP])
-
     agent = Agent(
         wiring.repository,
         wiring.calls,
         choose,
         Offer(wiring.repository, wiring.blobs, toolboxes),
-        ToolCalls(wiring.repository, schemas, wiring.files, plugins, lose_calls),
+        ToolCalls(wiring.repository, schemas, wiring.files, plugins, CallWithin(wiring.calls, choose)),
         Abilities(wiring.repository),
+        DifyStrategies(dify),
     )
     answer = Answer(
         wiring.repository,

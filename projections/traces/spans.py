@@ -482,14 +482,16 @@ spans.changes(ModelCall.Requested, Retrieval.Made, pick=causing_span)(at_work)
 
 
 @spans.changes(ModelCall.Requested, related=(spans, tool_span))
-def of_tool(row: Row, event: ModelCall.Requested, message: Recorded, cause: Row | None) -> Row | None:
+def of_tool(
+    row: Row, event: ModelCall.Requested | ToolCall.Requested, message: Recorded, cause: Row | None
+) -> Row | None:
     """A call that a tool makes is part of the tool's."""
     if cause is None or cause["kind"] != "tool":
         return None
     return {"parent_id": cause["id"], "started_at": max(row["started_at"], cause["started_at"])}
 
 
-_FIRST_ROUNDS = tuple(f"agent:1:{strategy}" for strategy in ("tools", "schema", "react"))
+_FIRST_ROUNDS = tuple(f"agent:1:{strategy}" for strategy in ("tools", "schema", "react", "plugin"))
 """The steps in which an agent begins its turn."""
 
 
@@ -602,6 +604,9 @@ def tool_requested(event: ToolCall.Requested, message: Recorded, handler: Row | 
         tool_call_id=event.originator_id,
         attributes=attributes.tool(event.originator_id, event.kind, event.name, event.server),
     )
+
+
+spans.changes(ToolCall.Requested, related=(spans, tool_span))(of_tool)
 
 
 @spans.changes(ToolCall.Held)

@@ -85,11 +85,11 @@ def arguments(tool: DifyTool, given: Mapping[str, Any], settings: Mapping[str, A
                 raise ToolError("invalid_arguments", f"The toolset has no setting {name} for {tool['name']}.")
             if value is None:
                 continue
-        found[name] = _value(parameter, value)
+        found[name] = value_of(parameter, value)
     return found
 
 
-def _value(parameter: Parameter, value: Any) -> Any:
+def value_of(parameter: Parameter, value: Any) -> Any:
     """A value in the type of a parameter: settings and defaults may be texts. Raises: ToolError."""
     kind, name = parameter["type"], parameter["name"]
     if kind == "file":

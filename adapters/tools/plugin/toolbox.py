@@ -12,7 +12,7 @@ import orjson
 
 from adapters.models.withheld import Withheld
 from adapters.plugins.dify import DifyError, DifyPlugins, Session, declared, tools_of
-from adapters.tools.plugin.call_backs import CallBacks
+from adapters.tools.plugin.call_backs import answers
 from adapters.tools.plugin.parameters import arguments, completed, definition
 from adapters.tools.plugin.results import Results
 from domain.tools.dify import ToolProvider
@@ -49,7 +49,6 @@ class PluginToolbox:
     settings: Mapping[str, Any]
     credentials: Mapping[str, Any]
     timeout_s: float
-    call_backs: CallBacks | None = None
     server = ""
 
     async def list(self) -> Listing:
@@ -81,7 +80,7 @@ class PluginToolbox:
             user=invocation.user,
             message=cause.id if cause.noun == "message" else "",
             app=cause.app or "",
-            answers=self.call_backs.of(plugin, invocation) if self.call_backs else None,
+            answers=answers(plugin, invocation.backs) if invocation.backs else None,
         )
         results = Results()
         try:
@@ -146,7 +145,6 @@ class PluginToolboxes:
     plugins: DifyPlugins
     unseal: Callable[[str, str], str]
     """Opens a sealed secret of a tenant."""
-    call_backs: CallBacks | None = None
 
     def __call__(self, tenant: str, toolset: Toolset) -> PluginToolbox:
         """Raises: ToolError."""
@@ -157,4 +155,4 @@ class PluginToolboxes:
             credentials = None
         if not isinstance(credentials, dict):
             raise ToolError("unauthorized", "The secret of the toolset is no JSON object with the fields of the form.")
-        return PluginToolbox(tenant, self.plugins, toolset.settings, credentials, toolset.timeout_s, self.call_backs)
+        return PluginToolbox(tenant, self.plugins, toolset.settings, credentials, toolset.timeout_s)

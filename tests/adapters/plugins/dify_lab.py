@@ -150,7 +150,7 @@ yield self.create_text_message(f" / {whole.message.content} {whole.usage.total_t
     "asks_tool": {
         "parameters": [parameter("text")],
         "code": """
-for message in self.session.tool.invoke_builtin_tool("time_of_lab", "calculate", {"expression": "6 * 7"}):
+for message in self.session.tool.invoke_builtin_tool("lab", "calculate", {"expression": "6 * 7"}):
     yield message
 """,
     },

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from adapters.plugins.dify import DifyPlugins
 from domain.access.tenant import HOUSE
+from handlers.ports.models import ChatUsage, Delta, ToolCall
 from handlers.ports.plugins import EnabledPlugin
+from handlers.ports.tools import AskedModel, Result
 from tests.adapters.plugins.conftest import Site
 from tests.dify_packages import package
 from tests.packages import digest
+
+
+class Backs:
+    """Calls back that a plugin makes: a model says one of these at each, a tool gives its name and its arguments."""
+
+    def __init__(self, *says: str | Exception | tuple[str, Sequence[ToolCall]]) -> None:
+        self.says = list(says)
+        self.models: list[AskedModel] = []
+        self.tools: list[tuple[str, str, dict[str, Any]]] = []
+
+    async def model(self, asked: AskedModel) -> AsyncGenerator[Delta]:
+        self.models.append(asked)
+        said = self.says[0] if len(self.says) == 1 else self.says.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        text, calls = said if isinstance(said, tuple) else (said, ())
+        for word in text.split(" "):
+            yield Delta(word if text.startswith(word) else f" {word}")
+        yield Delta("", "stop", ChatUsage(10, 5), tool_calls=calls)
+
+    async def tool(self, toolset: str, tool: str, arguments: dict[str, Any]) -> Result:
+        self.tools.append((toolset, tool, arguments))
+        return Result(f"{tool} of {toolset}: 42")
 
 
 class Lab:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,23 +14,16 @@ import pytest
 
 from adapters.plugins import hosts
 from adapters.sandbox.choice import choose
-from adapters.tools.plugin.call_backs import CallBacks
 from adapters.tools.plugin.toolbox import PluginToolbox, PluginToolboxes
 from domain.log import Metadata
-from domain.models.model_call import ModelCall
 from domain.tools.toolset import Secret, Toolset, ToolsetSettings
 from handlers.cause import Cause
-from handlers.models.model_calls import ModelCalls
 from handlers.ports.models import ModelError
 from handlers.ports.tools import Invocation, Result, ToolError
 from tests.adapters.plugins.conftest import Site
 from tests.adapters.plugins.dify_lab import FILES, MANIFEST
-from tests.adapters.plugins.lab import Lab, served
+from tests.adapters.plugins.lab import Backs, Lab, served
 from tests.dify_packages import has_python
-from tests.handlers.desk import Desk
-from tests.handlers.fakes import choosing
-from tests.handlers.tools.scene import Scripted
-from tests.memory import Memory
 
 pytestmark = pytest.mark.skipif(not has_python(), reason="there is no Python 3.12 on this machine")
 
@@ -53,12 +45,14 @@ class ToolLab(Lab):
         toolset = Toolset.begin(Toolset.Registered, "lab", NOW, **settings)
         return PluginToolboxes(self.dify, lambda tenant, sealed: sealed)(tenant, toolset)
 
-    async def call(self, tool: str, box: PluginToolbox | None = None, **arguments: Any) -> Result:
+    async def call(
+        self, tool: str, box: PluginToolbox | None = None, backs: Backs | None = None, **arguments: Any
+    ) -> Result:
         box = box or self.toolbox()
         definition = {each["name"]: each for each in (await box.list()).tools}[tool]
         cause = Cause(Metadata("1", box.tenant, "1", actor="ada"), "message", "m-1", 1)
         configuration: Any = {"model": {"context_window": 8192}}
-        return await box.call(Invocation("c-1", cause, definition, arguments, configuration, "", "ada"))
+        return await box.call(Invocation("c-1", cause, definition, arguments, configuration, "", "ada", backs))
 
     async def failure(self, tool: str, box: PluginToolbox | None = None, **arguments: Any) -> ToolError:
         with pytest.raises(ToolError) as failed:
@@ -184,44 +178,31 @@ async def test_lines_that_are_no_messages_do_no_harm(lab: ToolLab) -> None:
     assert (await lab.call("prints")).text == "done"
 
 
-async def test_a_tool_calls_a_model_by_recorded_calls(lab: ToolLab) -> None:
-    memory = Memory()
-    desk, model = Desk(memory, "acme"), Scripted("At 18:05.", "At 18:05.")
-    box = replace(lab.toolbox(), call_backs=CallBacks(ModelCalls(desk.repository), choosing(desk.repository, model)))
-    result = await lab.call("asks_model", box, question="When is high tide?")
-    assert result.text == "At 18:05. / At 18:05. 15"
-    assert [(each.role, each.content) for each in model.asked[0].messages] == [
+async def test_a_tool_calls_a_model_and_a_tool(lab: ToolLab) -> None:
+    backs = Backs("At 18:05.")
+    assert (await lab.call("asks_model", backs=backs, question="When is high tide?")).text == "At 18:05. / At 18:05. 15"
+    asked = backs.models[0]
+    assert [(each.role, each.content) for each in asked.messages] == [
         ("system", "Be brief."),
         ("user", "When is high tide?"),
     ]
-    assert (model.asked[0].parameters, model.asked[0].max_tokens) == ({"temperature": 0.2}, 1024)
-    subjects = {message.subject for message in memory.streams["EVENTS"].messages if ".model_call." in message.subject}
-    ids = [subject.rpartition(".")[2] for subject in subjects]
-    recorded = (await desk.repository.all(ModelCall, "acme", ids)).values()
-    assert [call.status for call in recorded] == ["completed", "completed"]
+    assert asked[0:2] == ("lab", "small")
+    assert (asked.parameters, asked.max_tokens) == ({"temperature": 0.2}, None)
+    assert (await lab.call("asks_tool", backs=backs)).text == "calculate of lab: 42"
+    assert backs.tools == [("lab", "calculate", {"expression": "6 * 7"})]
 
 
-async def test_a_failed_call_of_a_model_is_the_reason(lab: ToolLab) -> None:
-    desk = Desk(Memory(), "acme")
-    model = Scripted(ModelError("unauthorized", "The key is not known."))
-    box = replace(lab.toolbox(), call_backs=CallBacks(ModelCalls(desk.repository), choosing(desk.repository, model)))
-    failed = await lab.failure("asks_model", box, question="When?")
+async def test_a_failed_call_back_is_the_reason(lab: ToolLab) -> None:
+    backs = Backs(ModelError("unauthorized", "The key is not known."))
+    failed = await lab.failure("asks_model", backs=backs, question="When?")
     assert "unauthorized: The key is not known." in failed.reason
 
 
 @pytest.mark.parametrize(
-    ("tool", "kind", "arguments"),
-    [
-        ("asks_tool", "tool", {}),
-        ("asks_app", "fetch_app", {}),
-        ("keeps", "storage", {"value": "x"}),
-        ("uploads", "upload_file", {}),
-    ],
+    ("tool", "kind", "arguments"), [("asks_app", "fetch_app", {}), ("keeps", "storage", {"value": "x"})]
 )
 async def test_other_calls_back_are_refused_by_name(lab: ToolLab, tool: str, kind: str, arguments: Any) -> None:
-    desk = Desk(Memory(), "acme")
-    backs = CallBacks(ModelCalls(desk.repository), choosing(desk.repository, Scripted()))
-    failed = await lab.failure(tool, replace(lab.toolbox(), call_backs=backs), **arguments)
+    failed = await lab.failure(tool, backs=Backs(), **arguments)
     assert f"calls back of type {kind}." in failed.reason
 
 

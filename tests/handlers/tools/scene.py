@@ -18,12 +18,14 @@ from handlers.models.choose import Choose, Known
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.models import Access, ChatRequest, ChatUsage, Delta, ModelError
 from handlers.ports.models import ToolCall as Asked
+from handlers.ports.strategies import Strategies
 from handlers.ports.tools import Invocation, Listing, Result, Toolbox
 from handlers.tools.agent import Agent
 from handlers.tools.offer import Offer
 from handlers.tools.refresh import Refresh
 from handlers.tools.resume import Resume
 from handlers.tools.tool_calls import ToolCalls
+from handlers.tools.within import CallWithin
 from tests.handlers.chat.test_answer import Counter
 from tests.handlers.fakes import Here, Installed, choosing
 from tests.memory import Memory
@@ -110,6 +112,7 @@ class Scene(Counter):
         self.speaker = self.model  # type: ignore[assignment]
         self.prices: tuple[float, float] | None = None
         self.plugins: Installed | None = None
+        self.strategies: Strategies | None = None
         self.box = Box(*(tools or [tool("weather")]))
 
     @property
@@ -131,13 +134,15 @@ class Scene(Counter):
     @property
     def agent(self) -> Agent:
         repository = self.desk.repository
+        calls = ModelCalls(repository)
         return Agent(
             repository,
-            ModelCalls(repository),
+            calls,
             self.choose,
             Offer(repository, self.desk.blobs, self.box),
-            ToolCalls(repository, Here(), self.desk.files, self.plugins),
+            ToolCalls(repository, Here(), self.desk.files, self.plugins, CallWithin(calls, self.choose)),
             Abilities(repository),
+            self.strategies,
         )
 
     async def asked(self, query: str = "How is the weather?", **agent: Any) -> Commit:
