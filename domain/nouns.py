@@ -32,6 +32,7 @@ from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
 from domain.tools.plugin import Plugin
+from domain.tools.plugin_storage import PluginStorage
 from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
@@ -62,6 +63,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         ModelRoute,
         Passage,
         Plugin,
+        PluginStorage,
         PluginUse,
         Provider,
         Quarantine,

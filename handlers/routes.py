@@ -35,6 +35,7 @@ from domain.models.quota import Quota
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
 from domain.tools.plugin import Plugin
+from domain.tools.plugin_storage import PluginStorage
 from domain.tools.plugin_use import PluginUse
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
@@ -485,6 +486,9 @@ ROUTES: dict[str, Route] = {
     ),
     "plugin.configure": makes_or_changes(
         PluginUse, plugins.ConfigurePlugin, "plugin.manage", plugins.configure, target="plugin", private=True
+    ),
+    "plugin.clear": makes_or_changes(
+        PluginStorage, plugins.ClearPlugin, "plugin.manage", plugins.clear, target="plugin", private=True
     ),
     "model.set": makes_or_changes(Model, catalog.SetModel, "provider.manage", catalog.set_model, target="id"),
     "model.remove": makes_or_changes(Model, catalog.RemoveModel, "provider.manage", catalog.remove_model, target="id"),

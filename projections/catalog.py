@@ -45,6 +45,7 @@ from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.pinned_conversations import pinned_conversations
 from projections.plugin_runs import plugin_runs
+from projections.plugin_storage import plugin_storage
 from projections.plugin_uses import plugin_uses
 from projections.plugins import plugins
 from projections.provider_credentials import provider_credentials
@@ -128,6 +129,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         tag_bindings,
         plugins,
         plugin_uses,
+        plugin_storage,
     ),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }

@@ -24,6 +24,7 @@ from adapters.plugins import protocol
 from adapters.plugins.dify_protocol import VARIABLES, DifyDialect
 from adapters.plugins.environments import Built, Environments, NotBuilt
 from adapters.plugins.process import Dialect, Ended, LineProcess, Message
+from adapters.plugins.uploads import Uploads
 from adapters.sandbox.child import Limits, Rights, Sandbox, python
 from domain.tools.plugin import Hook
 from handlers.ports.log import Unavailable
@@ -97,6 +98,7 @@ class Hosts:
         self._unseal = unseal
         self._suspend = suspend
         self._version = version
+        self.uploads = Uploads()
         self._hosts: dict[tuple[str, str], Host] = {}
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -112,6 +114,10 @@ class Hosts:
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep())
         return found
+
+    @property
+    def have_proxies(self) -> bool:
+        return self._containment.namespaces
 
     async def keep(self, tenant: str, names: Collection[str]) -> None:
         """End the processes of the tenant but for those of these plugins."""
@@ -143,7 +149,7 @@ class Hosts:
         dialect: Dialect = DifyDialect() if dify else protocol.OwnDialect()
         ready_s = DIFY_READY_S if dify else READY_S
         async with AsyncExitStack() as stack:
-            process = await started(stack, plugin, built, self._containment, dialect)
+            process = await started(stack, plugin, built, self._containment, dialect, self.uploads)
             if not dify:
                 secrets = {name: json.loads(self._unseal(plugin.tenant, each)) for name, each in plugin.secrets.items()}
                 process.send(protocol.load(plugin.tenant, {**plugin.settings, **secrets}, f"headrace {self._version}"))
@@ -156,7 +162,12 @@ class Hosts:
 
 
 async def started(
-    stack: AsyncExitStack, plugin: EnabledPlugin, built: Built, containment: Containment, dialect: Dialect
+    stack: AsyncExitStack,
+    plugin: EnabledPlugin,
+    built: Built,
+    containment: Containment,
+    dialect: Dialect,
+    uploads: Uploads,
 ) -> LineProcess:
     """Start the process of a package, with a proxy where it may use the network; both end with the stack.
 
@@ -194,7 +205,8 @@ async def started(
         process = LineProcess(child, dialect, label)
         stack.push_async_callback(process.close)
         listening = await _received(ours, process)
-    await stack.enter_async_context(Proxy(listening, containment.egress, plugin.tenant, hosts, label))
+    proxy = Proxy(listening, containment.egress, plugin.tenant, hosts, label, uploads)
+    await stack.enter_async_context(proxy)
     return process
 
 

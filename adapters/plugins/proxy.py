@@ -1,6 +1,6 @@
 """The proxy of a plugin: hosts that its manifest names, at addresses that the guard permits, and nothing else.
 
-The name `*` stands for every host.
+The name `*` stands for every host. Files that a plugin uploads end here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from adapters.egress.client import Egress, Refused
+from adapters.plugins.uploads import HOST, Uploads
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,9 @@ MOST_CONNECTIONS = 64
 CONNECT_S, IDLE_S = 10.0, 300.0
 """Time limits of a connection: until it is made, and without a byte, in seconds."""
 
+UPLOAD_S = 60.0
+"""Time limit of an upload, in seconds."""
+
 PORTS = (80, 443)
 """Ports of a host that is named without one."""
 
@@ -36,13 +40,20 @@ class Proxy:
     """An HTTP proxy on a listening socket: tunnels, and requests without TLS. Use it as a context manager."""
 
     def __init__(
-        self, listening: socket.socket, egress: Egress, tenant: str, hosts: Collection[str], label: dict[str, str]
+        self,
+        listening: socket.socket,
+        egress: Egress,
+        tenant: str,
+        hosts: Collection[str],
+        label: dict[str, str],
+        uploads: Uploads,
     ) -> None:
         self._listening = listening
         self._egress = egress
         self._tenant = tenant
         self._hosts = hosts
         self._label = label
+        self._uploads = uploads
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -77,6 +88,11 @@ class Proxy:
         first, _, rest = head.partition(b"\r\n")
         method, target, _ = first.decode("ascii").split(" ")
         host, port, path = _target(method, target)
+        if host == HOST and method == "POST":
+            async with asyncio.timeout(UPLOAD_S):
+                status, said = await self._uploads.receive(self._tenant, path, head, reader)
+            await _answer(writer, status, said, "application/json" if status == 201 else "text/plain")
+            return
         if not self._is_named(host, port):
             log.warning("plugin.refused", **self._label, host=f"{host}:{port}", reason="not in its manifest")
             await _answer(writer, 403, f"{host}:{port} is not in the manifest of the plugin.")
@@ -141,8 +157,9 @@ async def _copy(reader: StreamReader, writer: StreamWriter) -> None:
         writer.write_eof()
 
 
-async def _answer(writer: StreamWriter, status: int, reason: str) -> None:
-    body = reason.encode()
-    head = f"HTTP/1.1 {status} Refused\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+async def _answer(writer: StreamWriter, status: int, said: str, media_type: str = "text/plain") -> None:
+    body = said.encode()
+    phrase = "Created" if status == 201 else "Refused"
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
     writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
     await writer.drain()

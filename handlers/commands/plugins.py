@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection
 from domain.tools.plugin import Content, Package, Plugin, secrets
+from domain.tools.plugin_storage import PluginStorage
 from domain.tools.plugin_use import PluginUse, must_be_used
 from handlers.commands import plugin_package
 from handlers.commands.fields import Command, Ref, Sha256, at_most
@@ -56,6 +57,12 @@ class ConfigurePlugin(Command):
     settings: Annotated[dict[str, JsonValue], at_most(kib=64)] = Field(
         description="Settings, by the schema in the manifest of the plugin"
     )
+
+
+class ClearPlugin(Command):
+    """Delete all values that a plugin keeps for the tenant."""
+
+    plugin: PluginName
 
 
 async def install(command: InstallPlugin, given: Preparation) -> MakeOrChange[Plugin]:
@@ -106,6 +113,16 @@ async def disable(command: DisablePlugin, given: Preparation) -> MakeOrChange[Pl
         use = must_be_used(use, id)
         use.disable(at)
         return use
+
+    return decide
+
+
+async def clear(command: ClearPlugin, given: Preparation) -> MakeOrChange[PluginStorage]:
+    def decide(storage: PluginStorage | None, id: str, at: datetime) -> PluginStorage:
+        if storage is None:
+            raise Rejection("not_found", f"The plugin {id} keeps nothing for the tenant.", "plugin")
+        storage.clear(at)
+        return storage
 
     return decide
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from domain.chat.app import ModelSettings, PluginStrategy
+from handlers.cause import Cause
 from handlers.ports.models import ChatMessage, Tool
 from handlers.ports.tools import CallBacks, Output
 
@@ -18,12 +19,10 @@ class OfferedTool(NamedTuple):
 
 
 class Brief(NamedTuple):
-    """The parts of a turn that a strategy is given; `rounds` are the calls of models that it may make.
+    """The parts of a turn that a strategy is given; `rounds` are the calls of models that it may make."""
 
-    `origin` has the ids of the app, the conversation and the message.
-    """
-
-    tenant: str
+    cause: Cause
+    conversation: str
     strategy: PluginStrategy
     instructions: str
     query: str
@@ -32,7 +31,6 @@ class Brief(NamedTuple):
     tools: Sequence[OfferedTool]
     rounds: int
     user: str
-    origin: tuple[str, str, str]
 
 
 class Strategies(Protocol):

@@ -151,7 +151,8 @@ class PluginTurn:
         if files := sum(len(message.attachments) for message in messages):
             turn.prompt.cut["files"] = turn.prompt.cut.get("files", 0) + files
         return Brief(
-            tenant=turn.cause.metadata.tenant,
+            cause=turn.cause,
+            conversation=turn.conversation,
             strategy=strategy,
             instructions=messages[0].content,
             query=messages[-1].content,
@@ -160,7 +161,6 @@ class PluginTurn:
             tools=[OfferedTool(each.toolset, each.tool) for each in self.offered.values()],
             rounds=settings["rounds"],
             user=turn.user,
-            origin=(turn.cause.app or "", turn.conversation, turn.cause.id),
         )
 
     # --- calls of models ------------------------------------------------------------------------------------------

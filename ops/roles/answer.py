@@ -36,6 +36,7 @@ from adapters.tools.mcp.programs import read
 from adapters.tools.mcp.toolbox import McpToolboxes
 from adapters.tools.openapi.reading import ContainedDocuments
 from adapters.tools.openapi.toolbox import OpenApiToolboxes
+from adapters.tools.plugin.call_backs import Answering
 from adapters.tools.plugin.strategies import DifyStrategies
 from adapters.tools.plugin.toolbox import PluginToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
@@ -64,6 +65,7 @@ from handlers.tools.offer import Offer
 from handlers.tools.refresh import Refresh
 from handlers.tools.renew_secret import RenewSecret
 from handlers.tools.resume import Resume
+from handlers.tools.storage import Storage
 from handlers.tools.tool_calls import ToolCalls
 from handlers.tools.within import CallWithin
 from handlers.user_secrets import opened
@@ -132,10 +134,13 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     await wiring.open.enter_async_context(processes)
     of_user = partial(opened, wiring.repository, wiring.keys)
     dify = await wiring.dify()
+    answering = Answering(
+        Storage(wiring.repository, wiring.files), plugins.hosts.uploads if plugins.hosts.have_proxies else None
+    )
     kinds: dict[str, Make] = {
         "openapi": OpenApiToolboxes(tools, elsewhere, unseal, wiring.blobs, documents, of_user),
         "sql": sql,
-        "plugin": PluginToolboxes(dify, unseal),
+        "plugin": PluginToolboxes(dify, unseal, answering),
         "dataset": lambda tenant, toolset: DatasetToolbox(retrieve, toolset.description, toolset.settings),
         "mcp": McpToolboxes(
             tools, unseal, processes, RenewSecret(wiring.repository, wiring.vault, wiring.keys), of_user
@@ -152,7 +157,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         Offer(wiring.repository, wiring.blobs, toolboxes),
         ToolCalls(wiring.repository, schemas, wiring.files, plugins, CallWithin(wiring.calls, choose)),
         Abilities(wiring.repository),
-        DifyStrategies(dify),
+        DifyStrategies(dify, answering),
     )
     answer = Answer(
         wiring.repository,

@@ -67,6 +67,7 @@ from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import Group, Member, ModelRoute, RouteSettings
 from domain.tools.plugin import Manifest, Match, Package, Plugin, PluginRun
+from domain.tools.plugin_storage import PluginStorage, Value
 from domain.tools.plugin_use import PluginUse
 from domain.tools.question import Question
 from domain.tools.tool import Listed
@@ -932,6 +933,13 @@ def _plugins() -> Iterator[Aggregate]:
     use.resume(_at(28.38), digest="6e" * 32)
     use.disable(_at(28.39))
     yield use
+    storage = PluginStorage.begin(PluginStorage.Begun, "tides", _at(28.391))
+    value = Value(digest="2b" * 32, size=12, person=_id(7))
+    storage.store(_at(28.392), key="3c" * 32, value=value, most=1024)
+    storage.store(_at(28.393), key="4d" * 32, value={**value, "person": None}, most=1024)
+    storage.delete(_at(28.394), key="3c" * 32)
+    storage.clear(_at(28.395))
+    yield storage
 
 
 def _models() -> Iterator[Aggregate]:

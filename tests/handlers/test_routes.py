@@ -19,11 +19,13 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segmentation import Segmentation
+from domain.log import Metadata
 from domain.models.model import Model, model_id
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
 from handlers.routes import ROUTES, is_private
+from handlers.tools.storage import Storage
 from handlers.work.audit import named_blobs
 from tests.handlers.desk import VERIFIER, Desk
 from tests.memory import Memory
@@ -118,6 +120,7 @@ async def world(desk: Desk) -> World:
         await desk.blobs.put(HOUSE, data)
     await desk.done("plugin.install", plugin="mask", package=digest(INSTALLED))
     await desk.done("plugin.enable", plugin="mask")
+    await Storage(desk.repository, desk.files).set("mask", Metadata("1", desk.tenant, "1"), "mark", b"*", 100)
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("toolset.register", **MAIL)
@@ -412,6 +415,7 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("plugin.remove", {"plugin": "mask"}, "plugin", ["plugin.removed.v1"]),
     ("plugin.enable", {"plugin": "mask", "content": False}, "plugin_use", ["plugin_use.enabled.v1"]),
     ("plugin.disable", {"plugin": "mask"}, "plugin_use", ["plugin_use.disabled.v1"]),
+    ("plugin.clear", {"plugin": "mask"}, "plugin_storage", ["plugin_storage.cleared.v1"]),
     (
         "plugin.configure",
         {"plugin": "mask", "settings": {"mark": "x", "token": "t"}},
@@ -668,7 +672,7 @@ async def test_a_command_is_accepted_once(
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "route", "bus_login", "toolset"):
         expected = {noun: fields.get(noun) or fields["name"]}
-    elif noun in ("plugin", "plugin_use"):
+    elif noun in ("plugin", "plugin_storage", "plugin_use"):
         expected = {"plugin": "mask", noun: "mask"}
     elif noun == "quota":
         expected = {noun: "operator" if name in ("quota.impose", "quota.lift") else "tenant"}

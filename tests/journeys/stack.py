@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, Frame
+from domain.access.tenant import HOUSE
 from ops.index_choice import open_index
 from ops.roles import ROLES
 from ops.settings import Settings
@@ -227,6 +228,14 @@ class Stack:
             ids=list(documents),
         )
         return {str(row["id"]): row for row in rows}
+
+
+async def install(stack: Stack, name: str, data: bytes) -> None:
+    """Install a package of a plugin, as the operator."""
+    house = Client(stack.client.connection, HOUSE)
+    digest = await house.upload_blob(data)
+    outcome = await house.send("plugin.install", {"plugin": name, "package": digest, "content": "none"}, wait=60)
+    assert outcome["status"] == "accepted", outcome
 
 
 def _role(worker: str) -> str:

@@ -17,9 +17,11 @@ import pytest
 from adapters.jetstream.client import Frame
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
+from tests.adapters.plugins import dify_agents
 from tests.chat_servers import faulty_server
 from tests.conftest import fresh_database
-from tests.journeys.stack import PATIENCE_S, Stack
+from tests.dify_packages import has_python, unpacked
+from tests.journeys.stack import PATIENCE_S, Stack, install
 from tests.journeys.test_kill import assert_no_event_is_twice, assert_tables_equal_a_rebuild
 from tests.scripted_agent import Call, Scripts, scripted
 
@@ -112,7 +114,13 @@ async def asked(stack: Stack, app: str, then: Callable[[], Any]) -> Frame:
     return accepted
 
 
-async def test_a_kill_at_any_step_of_a_turn_repeats_no_effect(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+PLUGIN = pytest.mark.skipif(not has_python(), reason="there is no Python 3.12 on this machine")
+
+
+@pytest.mark.parametrize("strategy", ["tools", pytest.param("plugin", marks=PLUGIN)])
+async def test_a_kill_at_any_step_of_a_turn_repeats_no_effect(
+    postgres: EmbeddedPostgres, tmp_path: Path, strategy: str
+) -> None:
     killer = Killer(tmp_path)
     async with (
         faulty_server(scripted(SCRIPTS, killer.asked)) as server,
@@ -122,7 +130,11 @@ async def test_a_kill_at_any_step_of_a_turn_repeats_no_effect(postgres: Embedded
         await stack.send("toolset.register", name="errands", kind="openapi", openapi={"text": "{}"})
         await stack.until("SELECT * FROM headrace.toolsets WHERE refresh_status = 'ok'")
         app = await stack.make("app.create", name="Errands", mode="agent-chat")
-        agent = {"tools": [{"toolset": "errands"}], "approve": "never"}
+        agent: dict[str, Any] = {"tools": [{"toolset": "errands"}], "approve": "never", "strategy": strategy}
+        if strategy == "plugin":
+            await install(stack, "team", unpacked(dify_agents.MANIFEST, dify_agents.FILES))
+            await stack.send("plugin.enable", plugin="team")
+            agent["plugin"] = {"name": "team", "strategy": "calling"}
         model = {"provider": "scripted", "name": "scripted"}
         await stack.send("app.configure", app=app, model=model, features={"agent": agent})
 
@@ -158,5 +170,5 @@ async def test_a_kill_at_any_step_of_a_turn_repeats_no_effect(postgres: Embedded
         await stack.until("SELECT id FROM headrace.model_calls WHERE status = 'requested'", lambda rows: not rows)
         [open_calls] = await stack.sql("SELECT sum(open_calls) AS count FROM headrace.traces")
         assert open_calls["count"] == 0
-        await assert_no_event_is_twice(stack)
+        await assert_no_event_is_twice(stack, others=int(strategy == "plugin"))  # the package is the house's
         await assert_tables_equal_a_rebuild(stack)

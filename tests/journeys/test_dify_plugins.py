@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from adapters.jetstream.client import Client
-from domain.access.tenant import HOUSE
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.adapters.plugins import dify_lab, dify_models
 from tests.conftest import fresh_database
 from tests.dify_packages import has_python, unpacked
-from tests.journeys.stack import Stack
+from tests.journeys.stack import Stack, install
 
 pytestmark = [
     pytest.mark.long,
@@ -36,13 +34,6 @@ async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
                 await install(stack, name, unpacked(module.MANIFEST, module.FILES))
                 await stack.send("plugin.enable", plugin=name)
             yield stack
-
-
-async def install(stack: Stack, name: str, data: bytes) -> None:
-    house = Client(stack.client.connection, HOUSE)
-    digest = await house.upload_blob(data)
-    outcome = await house.send("plugin.install", {"plugin": name, "package": digest, "content": "none"}, wait=60)
-    assert outcome["status"] == "accepted", outcome
 
 
 async def toolset(stack: Stack, name: str, done: str, **fields: Any) -> dict[str, Any]:

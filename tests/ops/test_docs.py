@@ -26,6 +26,7 @@ from domain.aggregate import new_id
 from domain.knowledge.document import Document
 from domain.log import Metadata, Subject
 from domain.models.model_call import ModelCall
+from domain.tools.plugin_storage import PluginStorage, Value
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
 from handlers.dispatch import Delivery, Dispatch
@@ -290,6 +291,10 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
                 ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=new_id(), **made
             )
             await desk.store.append(Subject("docs", "model_call", call.id), call.pending(), cause(), 0)
+        case "plugin.clear":
+            kept = PluginStorage.begin(PluginStorage.Begun, payload["plugin"], at)
+            kept.store(at, key="ab" * 32, value=Value(digest="cd" * 32, size=3, person=None), most=100)
+            await desk.store.append(Subject("docs", "plugin_storage", kept.id), kept.pending(), cause(), 0)
         case "tool_call.release" | "tool_call.refuse":
             call = waiting(payload["tool_call"], at)
             await desk.store.append(Subject("docs", "tool_call", call.id), call.pending(), cause(), 0)

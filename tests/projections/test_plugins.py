@@ -8,8 +8,10 @@ from typing import cast
 from domain.access.tenant import HOUSE
 from domain.models.model_call import ModelCall
 from domain.tools.plugin import Manifest, Package, Plugin, PluginRun
+from domain.tools.plugin_storage import PluginStorage, Value
 from domain.tools.plugin_use import PluginUse
 from projections.plugin_runs import plugin_runs
+from projections.plugin_storage import plugin_storage
 from projections.plugin_uses import plugin_uses
 from projections.plugins import plugins
 from projections.traces.spans import spans
@@ -41,6 +43,22 @@ def test_an_installed_plugin_is_a_row_of_the_house() -> None:
     history.record(plugin)
     [row] = history.rows(plugins)
     assert row["status"] == "removed"
+
+
+def test_the_storage_of_a_plugin_is_counted() -> None:
+    history = History()
+    storage = PluginStorage.begin(PluginStorage.Begun, "tides", history.now)
+    for key, size in (("a", 10), ("b", 5), ("a", 20)):
+        storage.store(history.now, key=key, value=Value(digest="d", size=size, person=None), most=100)
+    history.record(storage)
+    [row] = history.rows(plugin_storage)
+    assert (row["keys"], row["bytes"], row["sizes"]) == (2, 25, {"a": 20, "b": 5})
+    storage.delete(history.now, key="b")
+    history.record(storage)
+    assert history.rows(plugin_storage)[0]["bytes"] == 20
+    storage.clear(history.now)
+    history.record(storage)
+    assert (history.rows(plugin_storage)[0]["keys"], history.rows(plugin_storage)[0]["sizes"]) == (0, {})
 
 
 def test_the_use_of_a_plugin_has_its_state_and_no_secret() -> None:

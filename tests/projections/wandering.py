@@ -25,6 +25,7 @@ from domain.models.model import Model, Prices, begun
 from domain.models.model_call import ModelCall
 from domain.models.provider import Credential, Found, Provider
 from domain.tools.plugin import Manifest, Package, Plugin, PluginRun
+from domain.tools.plugin_storage import PluginStorage, Value
 from domain.tools.plugin_use import PluginUse
 from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
@@ -91,6 +92,7 @@ class _Walk:
         self.models: dict[tuple[str, str], Model] = {}
         self.plugins: dict[str, Plugin] = {}
         self.uses: dict[tuple[str, str], PluginUse] = {}
+        self.storages: dict[tuple[str, str], PluginStorage] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
@@ -217,6 +219,9 @@ class _Walk:
             if known.pending_events:
                 self.history.record(known, HOUSE)
             return
+        if self.random.random() < 0.3:
+            self._stores(number, name)
+            return
         use = self.uses.get((tenant, name))
         if use is None:
             use = self.uses[tenant, name] = PluginUse.begin(PluginUse.Begun, name, at)
@@ -233,6 +238,23 @@ class _Walk:
                 use.resume(at, digest=f"{number:064}")
         if use.pending_events:
             self.history.record(use)
+
+    def _stores(self, number: int, name: str) -> None:
+        """A plugin stores or deletes a value, or the tenant deletes all."""
+        tenant, at = self.history.tenant, self.history.now
+        storage = self.storages.get((tenant, name))
+        if storage is None:
+            storage = self.storages[tenant, name] = PluginStorage.begin(PluginStorage.Begun, name, at)
+        key = f"{self.random.randrange(3):064}"
+        match self.random.choice(["store", "store", "delete", "clear"]):
+            case "store":
+                storage.store(at, key=key, value=Value(digest=f"{number:064}", size=number, person=None), most=10**9)
+            case "delete":
+                storage.delete(at, key=key)
+            case "clear":
+                storage.clear(at)
+        if storage.pending_events:
+            self.history.record(storage)
 
     def filtered(self, call: ModelCall, number: int) -> None:
         """Record hooks of a plugin, in the commit of the call."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 
 from adapters.plugins.dify import Answers, CallBackRefused, declared
+from adapters.plugins.uploads import Uploads
+from domain.log import Metadata
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, Delta, ModelError, Tool, ToolCall
 from handlers.ports.plugins import EnabledPlugin
-from handlers.ports.tools import AskedModel, CallBacks, Refused, Result
+from handlers.ports.tools import AskedModel, CallBacks, Output, Refused, Result
+from handlers.tools.storage import Storage
 
 PRICES = (
     *("prompt_unit_price", "prompt_price_unit", "prompt_price", "total_price"),
@@ -20,22 +24,55 @@ PRICES = (
 )
 """Prices in the tokens of an answer, which plugins of Dify expect; they are zero."""
 
-PERMISSIONS = {"llm": "model.llm", "tool": "tool"}
-"""The permission that the manifest must ask for, by the type of a call back."""
+PERMISSIONS = {"llm": "model.llm", "tool": "tool", "storage": "storage", "upload_file": ""}
+"""The permission that the manifest must ask for, by the type of a call back; empty for none."""
+
+Address = Callable[[str, str], str]
+"""Makes an address for a file with this name and media type."""
 
 
-def answers(plugin: EnabledPlugin, backs: CallBacks) -> Answers:
-    """The answers to the calls back of one request to a plugin."""
+class Asking(NamedTuple):
+    """A request to a plugin: its calls of models and tools, the metadata of its cause, and the place of its files."""
 
-    async def answered(kind: str, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    plugin: EnabledPlugin
+    backs: CallBacks
+    cause: Metadata
+    take: Callable[[Output], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Answers calls back of plugins: with the storage of theirs, and with addresses for files where they have a proxy,
+    None where not."""
+
+    storage: Storage
+    uploads: Uploads | None
+
+    @contextmanager
+    def to(self, asking: Asking) -> Iterator[Answers]:
+        """The answers to the calls back of one request to a plugin, as long as it is open."""
+        with self.uploads.session(asking.plugin.tenant, asking.take) if self.uploads else nullcontext() as address:
+            yield lambda kind, asked: self._answer(asking, address, kind, asked)
+
+    async def _answer(
+        self, asking: Asking, address: Address | None, kind: str, asked: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any]]:
         if kind not in PERMISSIONS:
             raise CallBackRefused(f"Headrace answers no calls back of type {kind}.")
-        if (needed := PERMISSIONS[kind]) not in declared(plugin)["permissions"]:
+        if (needed := PERMISSIONS[kind]) and needed not in declared(asking.plugin)["permissions"]:
             raise CallBackRefused(f"The manifest of the plugin does not ask for the permission {needed}.")
         try:
-            async with aclosing((_llm if kind == "llm" else _tool)(backs, asked)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            match kind:
+                case "llm":
+                    async with aclosing(_llm(asking.backs, asked)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                case "tool":
+                    yield await _tool(asking.backs, asked)
+                case "storage":
+                    yield {"data": await self._stored(asking, asked)}
+                case _:
+                    yield {"url": _address(address, asked)}
         except Refused as refused:
             raise CallBackRefused(str(refused)) from None
         except ModelError as error:
@@ -43,7 +80,39 @@ def answers(plugin: EnabledPlugin, backs: CallBacks) -> Answers:
         except Unavailable as error:
             raise CallBackRefused(f"unreachable: {error}") from None
 
-    return answered
+    async def _stored(self, asking: Asking, asked: Mapping[str, Any]) -> Any:
+        """The answer to a call of the storage. Raises: CallBackRefused; Refused, Unavailable."""
+        key, place = str(asked.get("key", "")), (asking.plugin.name, asking.cause)
+        match asked.get("opt"):
+            case "get":
+                value = await self.storage.get(*place, key)
+                if value is None:
+                    raise CallBackRefused(f"The storage has no value {key[:100]!r}.")
+                return value.hex()
+            case "exist":
+                return await self.storage.exists(*place, key)
+            case "set":
+                try:
+                    data = bytes.fromhex(str(asked.get("value", "")))
+                except ValueError:
+                    raise CallBackRefused("The value must be hexadecimal.") from None
+                await self.storage.set(*place, key, data, declared(asking.plugin)["storage"])
+                return "ok"
+            case "del":
+                await self.storage.delete(*place, key)
+                return "ok"
+        raise CallBackRefused("The storage answers get, set, del and exist.")
+
+
+def _address(address: Address | None, asked: Mapping[str, Any]) -> str:
+    """The address that a file can be uploaded to. Raises: CallBackRefused."""
+    if address is None:
+        raise CallBackRefused("A file can be uploaded only by the proxy, which needs namespaces on this machine.")
+    name = str(asked.get("filename") or "file")[:255]
+    try:
+        return address(name, str(asked.get("mimetype") or "application/octet-stream")[:255])
+    except ValueError as error:
+        raise CallBackRefused(str(error)) from None
 
 
 async def _llm(backs: CallBacks, asked: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
@@ -68,12 +137,11 @@ async def _llm(backs: CallBacks, asked: Mapping[str, Any]) -> AsyncGenerator[dic
                 yield _piece(model, delta)
 
 
-async def _tool(backs: CallBacks, asked: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+async def _tool(backs: CallBacks, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a tool. Raises: Refused, Unavailable."""
     toolset = str(asked.get("provider", "")).rpartition("/")[2]
     arguments = dict(_mapping(asked.get("tool_parameters")))
-    result = await backs.tool(toolset, str(asked.get("tool", "")), arguments)
-    yield _said(result)
+    return _said(await backs.tool(toolset, str(asked.get("tool", "")), arguments))
 
 
 def _said(result: Result) -> dict[str, Any]:

@@ -84,14 +84,18 @@ class Results:
             self._text(f"\n{url}\n")
             self._part({"type": "link", "url": url, "title": title})
 
-    def _file(self, data: bytes, meta: Mapping[str, Any]) -> None:
-        self._grow(len(data))
+    def file(self, file: Output) -> None:
+        """Add a whole file. Raises: ToolError `too_large`."""
+        self._grow(len(file.data))
         if len(self._files) >= MOST_FILES:
             raise ToolError("too_large", f"The result has more than {MOST_FILES} files.")
+        self._files.append(file)
+
+    def _file(self, data: bytes, meta: Mapping[str, Any]) -> None:
         media_type = str(meta.get("mime_type") or "application/octet-stream")[:255]
         ending = mimetypes.guess_extension(media_type.partition(";")[0]) or ""
         name = str(meta.get("filename") or meta.get("file_name") or f"file{ending}")[:255]
-        self._files.append(Output(name, media_type, data))
+        self.file(Output(name, media_type, data))
 
     def _chunk(self, message: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         id, data = str(message.get("id")), _bytes(message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.plugins.dify import DifyError, DifyPlugins, Session, declared
-from adapters.tools.plugin.call_backs import answers, message_of
+from adapters.tools.plugin.call_backs import Answering, Asking, message_of
 from adapters.tools.plugin.parameters import value_of
 from adapters.tools.plugin.results import MOST_TEXT, Results
 from domain.tools.dify import Parameter, Strategy, strategies
@@ -29,24 +29,27 @@ FEATURES = ("tool-call", "multi-tool-call", "stream-tool-call")
 @dataclass(frozen=True, slots=True)
 class DifyStrategies:
     plugins: DifyPlugins
+    answering: Answering
 
     async def run(self, brief: Brief, backs: CallBacks) -> AsyncGenerator[str | Output]:
         """As the port. What a strategy logs is left out: its calls are recorded."""
         results, length = Results(), 0
         try:
-            plugin = await self.plugins.plugin(brief.tenant, brief.strategy["name"])
+            cause = brief.cause
+            plugin = await self.plugins.plugin(cause.metadata.tenant, brief.strategy["name"])
             data = _request(plugin, brief)
-            app, conversation, message = brief.origin
-            session = Session(brief.user, conversation, message, app, answers(plugin, backs))
-            async with aclosing(self.plugins.stream(plugin, data, session)) as pieces:
-                async for piece in pieces:
-                    if text := _text(piece):
-                        length += len(text)
-                        if length > MOST_TEXT:
-                            raise ModelError("too_large", f"The strategy gave more than {MOST_TEXT:,} characters.")
-                        yield text
-                    elif piece.get("type") in FILES:
-                        results.add(piece)
+            with self.answering.to(Asking(plugin, backs, cause.metadata, results.file)) as answers:
+                session = Session(brief.user, brief.conversation, cause.id, cause.app or "", answers)
+                pieces = self.plugins.stream(plugin, data, session)
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        if text := _text(piece):
+                            length += len(text)
+                            if length > MOST_TEXT:
+                                raise ModelError("too_large", f"The strategy gave more than {MOST_TEXT:,} characters.")
+                            yield text
+                        elif piece.get("type") in FILES:
+                            results.add(piece)
         except DifyError as error:
             raise _failed(brief, f"{error.type}: {error.message}") from None
         except PluginFailed as error:

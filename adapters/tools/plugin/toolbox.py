@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 
 from adapters.models.withheld import Withheld
 from adapters.plugins.dify import DifyError, DifyPlugins, Session, declared, tools_of
-from adapters.tools.plugin.call_backs import answers
+from adapters.tools.plugin.call_backs import Answering, Asking
 from adapters.tools.plugin.parameters import arguments, completed, definition
 from adapters.tools.plugin.results import Results
 from domain.tools.dify import ToolProvider
@@ -49,6 +49,7 @@ class PluginToolbox:
     settings: Mapping[str, Any]
     credentials: Mapping[str, Any]
     timeout_s: float
+    answering: Answering | None = None
     server = ""
 
     async def list(self) -> Listing:
@@ -76,15 +77,17 @@ class PluginToolbox:
             "tool_parameters": arguments(tool, invocation.arguments, settings),
         }
         cause = invocation.cause
-        session = Session(
-            user=invocation.user,
-            message=cause.id if cause.noun == "message" else "",
-            app=cause.app or "",
-            answers=answers(plugin, invocation.backs) if invocation.backs else None,
-        )
-        results = Results()
+        message, results = cause.id if cause.noun == "message" else "", Results()
         try:
-            async with asyncio.timeout(self.timeout_s), aclosing(self.plugins.stream(plugin, data, session)) as pieces:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(asyncio.timeout(self.timeout_s))
+                answers = None
+                if self.answering and invocation.backs:
+                    asking = Asking(plugin, invocation.backs, cause.metadata.caused(invocation.id), results.file)
+                    answers = stack.enter_context(self.answering.to(asking))
+                session = Session(user=invocation.user, message=message, app=cause.app or "", answers=answers)
+                pieces = self.plugins.stream(plugin, data, session)
+                await stack.enter_async_context(aclosing(pieces))
                 async for piece in pieces:
                     results.add(self._cleansed(piece))
         except TimeoutError:
@@ -145,6 +148,7 @@ class PluginToolboxes:
     plugins: DifyPlugins
     unseal: Callable[[str, str], str]
     """Opens a sealed secret of a tenant."""
+    answering: Answering | None = None
 
     def __call__(self, tenant: str, toolset: Toolset) -> PluginToolbox:
         """Raises: ToolError."""
@@ -155,4 +159,4 @@ class PluginToolboxes:
             credentials = None
         if not isinstance(credentials, dict):
             raise ToolError("unauthorized", "The secret of the toolset is no JSON object with the fields of the form.")
-        return PluginToolbox(tenant, self.plugins, toolset.settings, credentials, toolset.timeout_s)
+        return PluginToolbox(tenant, self.plugins, toolset.settings, credentials, toolset.timeout_s, self.answering)

@@ -7,12 +7,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from adapters.plugins.dify import DifyPlugins
+from adapters.tools.plugin.call_backs import Answering
 from domain.access.tenant import HOUSE
 from handlers.ports.models import ChatUsage, Delta, ToolCall
 from handlers.ports.plugins import EnabledPlugin
 from handlers.ports.tools import AskedModel, Result
+from handlers.tools.storage import Storage
 from tests.adapters.plugins.conftest import Site
 from tests.dify_packages import package
+from tests.handlers.desk import Desk
+from tests.memory import Memory
 from tests.packages import digest
 
 
@@ -44,6 +48,10 @@ class Lab:
         self.site = site
         self.plugins: list[EnabledPlugin] = []
         self.dify = DifyPlugins(self, site.hosts)  # type: ignore[arg-type]  # only `enabled` is called
+        desk = Desk(Memory(), "acme")
+        self.answering = Answering(
+            Storage(desk.repository, desk.files), site.hosts.uploads if site.hosts.have_proxies else None
+        )
 
     async def enabled(self, tenant: str) -> Sequence[EnabledPlugin]:
         return [plugin._replace(tenant=tenant) for plugin in self.plugins]

@@ -43,7 +43,7 @@ class ToolLab(Lab):
             timeout_s=timeout_s,
         )
         toolset = Toolset.begin(Toolset.Registered, "lab", NOW, **settings)
-        return PluginToolboxes(self.dify, lambda tenant, sealed: sealed)(tenant, toolset)
+        return PluginToolboxes(self.dify, lambda tenant, sealed: sealed, self.answering)(tenant, toolset)
 
     async def call(
         self, tool: str, box: PluginToolbox | None = None, backs: Backs | None = None, **arguments: Any
@@ -198,12 +198,27 @@ async def test_a_failed_call_back_is_the_reason(lab: ToolLab) -> None:
     assert "unauthorized: The key is not known." in failed.reason
 
 
-@pytest.mark.parametrize(
-    ("tool", "kind", "arguments"), [("asks_app", "fetch_app", {}), ("keeps", "storage", {"value": "x"})]
-)
-async def test_other_calls_back_are_refused_by_name(lab: ToolLab, tool: str, kind: str, arguments: Any) -> None:
-    failed = await lab.failure(tool, backs=Backs(), **arguments)
-    assert f"calls back of type {kind}." in failed.reason
+async def test_other_calls_back_are_refused_by_name(lab: ToolLab) -> None:
+    assert "calls back of type fetch_app." in (await lab.failure("asks_app", backs=Backs())).reason
+
+
+async def test_a_tool_keeps_values_within_what_its_package_asks_for(lab: ToolLab) -> None:
+    backs = Backs()
+    assert (await lab.call("keeps", backs=backs)).text == "nothing"
+    assert (await lab.call("keeps", backs=backs, value="high at 18:05")).text == "high at 18:05"
+    assert (await lab.call("keeps", backs=backs)).text == "high at 18:05"
+    assert (await lab.call("keeps", lab.toolbox(tenant="mill"), backs)).text == "nothing"
+    await lab.call("keeps", backs=backs, value="gone")
+    assert (await lab.call("keeps", backs=backs)).text == "nothing"
+    failed = await lab.failure("keeps", backs=backs, value="x" * 1025)
+    assert "1,024 are allowed" in failed.reason
+    await lab.site.hosts.keep("mill", ())
+
+
+async def test_a_file_that_a_tool_uploads_is_one_of_its_result(lab: ToolLab) -> None:
+    result = await lab.call("uploads", backs=Backs())
+    assert result.text == "tides.csv 10 text/csv"
+    assert [tuple(file) for file in result.files] == [("tides.csv", "text/csv", b"18:05,high")]
 
 
 async def test_a_tool_that_hangs_is_given_up_and_others_go_on(lab: ToolLab) -> None:

@@ -11,6 +11,8 @@ import pytest
 from adapters.sandbox.choice import choose
 from adapters.tools.plugin.strategies import DifyStrategies
 from domain.chat.app import ModelSettings, PluginStrategy
+from domain.log import Metadata
+from handlers.cause import Cause
 from handlers.ports.models import ChatMessage, ModelError, Tool, ToolCall
 from handlers.ports.strategies import Brief, OfferedTool
 from handlers.ports.tools import Output, Refused
@@ -37,7 +39,8 @@ class Agents(Lab):
         self, strategy: str, backs: Backs, history: Sequence[ChatMessage] = (), rounds: int = 5, **parameters: Any
     ) -> list[str | Output]:
         brief = Brief(
-            tenant="acme",
+            cause=Cause(Metadata("1", "acme", "1", actor="ada"), "message", "m-1", 1, app="app-1"),
+            conversation="c-1",
             strategy=PluginStrategy(name="team", provider="", strategy=strategy, parameters=parameters),
             instructions="Be brief.",
             query="How is the weather?",
@@ -48,9 +51,8 @@ class Agents(Lab):
             tools=TOOLS,
             rounds=rounds,
             user="ada",
-            origin=("app-1", "c-1", "m-1"),
         )
-        return [each async for each in DifyStrategies(self.dify).run(brief, backs)]
+        return [each async for each in DifyStrategies(self.dify, self.answering).run(brief, backs)]
 
     async def failure(self, strategy: str, backs: Backs, **parameters: Any) -> ModelError:
         with pytest.raises(ModelError) as failed:

@@ -51,7 +51,7 @@ NO_WORDS = {
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
     "tag.*": "the tenant's names, and ids",
-    "plugin.* plugin_use.*": "an operator's packages; settings of tenants; reasons of our own",
+    "plugin.* plugin_use.* plugin_storage.*": "packages; settings of tenants; reasons of our own; digests",
     "model_call.filtered.original tool_call.filtered.original": "digests",
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",

@@ -274,7 +274,7 @@ async def test_files_of_a_strategy_are_parts_of_the_answer(memory: Memory, tenan
     assert (part["type"], part["name"], part["size"]) == ("image", "chart.png", 4)
 
 
-async def test_prompts_quote_what_is_on_record(memory: Memory, tenant: str) -> None:
+async def test_prompts_quote_what_is_recorded(memory: Memory, tenant: str) -> None:
     long = "It rains. " * 100
     scene = Team(memory, tenant, TWO, "Rain.")
 
