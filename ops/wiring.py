@@ -294,6 +294,7 @@ class Wiring:
         from adapters.models.kinds import EMBEDDERS
         from handlers.models.embeddings import Embeddings
 
+        self.calls.plugins = await self.plugins()  # whose filters texts for providers pass
         models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models, await self.sandbox())
         kinds: dict[str, Callable[..., EmbeddingApi | DifyModels]] = {**EMBEDDERS, "dify": self.dify_models}
         remote: Models[RemoteEmbedder] = await self.providers(kinds, "embedding models")

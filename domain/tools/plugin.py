@@ -25,7 +25,7 @@ Window = Literal["sentence", "whole"]
 class Match(TypedDict):
     """The calls that a plugin is for; an empty list stands for all."""
 
-    kinds: Annotated[list[str], "Kinds of calls: `chat`, `moderation`."]
+    kinds: Annotated[list[str], "Kinds of calls, as `chat` or `embedding`."]
     providers: Annotated[list[str], "Providers, by name."]
     models: Annotated[list[str], "Models, by their names at their providers."]
     apps: Annotated[list[str], "Apps, by id."]

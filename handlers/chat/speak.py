@@ -13,6 +13,7 @@ from domain.log import Commit
 from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.choose import Choose, Way
+from handlers.models.filters import Texts
 from handlers.models.model_calls import ModelCalls, Recorded, milliseconds, most_tokens
 from handlers.models.prompt import likely
 from handlers.ports.log import Live
@@ -93,9 +94,9 @@ class Speak:
         """The call for a part of the text, its audio, and the number of frames that were sent so far."""
         known, tokens = attempt.aggregate, likely(text)
 
-        async def send(way: Way[Speaker], call: Recorded) -> tuple[Recorded, bytes, int]:
+        async def send(way: Way[Speaker], call: Recorded, given: Texts) -> tuple[Recorded, bytes, int]:
             audio, sent = bytearray(), frames
-            async with aclosing(way.client.speak(way.model, text, voice=known.voice, format=FORMAT)) as pieces:
+            async with aclosing(way.client.speak(way.model, given["text"], voice=known.voice, format=FORMAT)) as pieces:
                 async for piece in pieces:
                     call.first_ms = call.first_ms or milliseconds(call.began)
                     audio += piece
@@ -107,9 +108,15 @@ class Speak:
             return call, bytes(audio), sent
 
         course = self.choose.of(attempt.tenant, known.provider, known.model, tokens)
-        request = {"text": text, "voice": known.voice, "format": FORMAT}
         call, audio, frames = await self.calls.tried(
-            cause, step, course, send, kind="speech", request=request, most=most_tokens(text)
+            cause,
+            step,
+            course,
+            send,
+            kind="speech",
+            texts={"text": text},
+            request=lambda given: {**given, "voice": known.voice, "format": FORMAT},
+            most=most_tokens(text),
         )
         await self.calls.spend(cause, call.tokens)
         return call.id, audio, frames

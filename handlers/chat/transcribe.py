@@ -11,6 +11,7 @@ from domain.log import Commit
 from handlers.cause import Cause
 from handlers.files import Files
 from handlers.models.choose import Choose, Way
+from handlers.models.filters import Texts
 from handlers.models.model_calls import ModelCalls, Recorded
 from handlers.models.prompt import file_tokens, likely
 from handlers.ports.log import Live
@@ -76,7 +77,7 @@ class Transcribe:
         audio = await self.files.get(attempt.tenant, attempt.metadata.person, "file", known.digest)
         request = {"file": known.digest, "media_type": known.media_type, "size": known.size, "language": known.language}
 
-        async def send(way: Way[Transcriber], call: Recorded) -> tuple[Recorded, Heard]:
+        async def send(way: Way[Transcriber], call: Recorded, _: Texts) -> tuple[Recorded, Heard]:
             found = await way.client.transcribe(way.model, audio, known.media_type, language=known.language)
             call.response, call.estimated = found.text, found.usage is None
             call.usage = found.usage or ChatUsage(0, likely(found.text))
@@ -85,10 +86,18 @@ class Transcribe:
         most = file_tokens("audio", known.size)
         course = self.choose.of(attempt.tenant, known.provider, known.model, most)
         call, found = await self.calls.tried(
-            cause, STEP, course, send, kind="transcription", request=request, most=most
+            cause,
+            STEP,
+            course,
+            send,
+            kind="transcription",
+            texts={},
+            request=lambda _: request,
+            answers=True,
+            most=most,
         )
         await self.calls.spend(cause, call.tokens)
-        return call.id, found.text, found.language, found.duration_s
+        return call.id, call.response, found.language, found.duration_s
 
     async def _fail(self, attempt: Attempt[Transcription], code: str, reason: str) -> None:
         await attempt.step("fail", lambda known, at: known.fail(at, code=code, reason=reason[:1000]))

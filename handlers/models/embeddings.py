@@ -13,6 +13,7 @@ from domain.embedding import EmbeddingModel, of_provider
 from domain.knowledge.segments import Segment
 from handlers.cause import Cause
 from handlers.models.choose import Choose, Way
+from handlers.models.filters import Texts
 from handlers.models.model_calls import ModelCalls, Recorded, most_tokens
 from handlers.models.prompt import likely
 from handlers.ports.documents import Embedder, EmbeddingModels, Segmenter, Vectors
@@ -167,8 +168,8 @@ class OfProvider:
     async def _request(self, cause: Cause, step: str, texts: Sequence[str], numbers: Iterator[int]) -> Vectors:
         tokens = sum(map(likely, texts))
 
-        async def send(way: Way[RemoteEmbedder], call: Recorded) -> Vectors:
-            made = await way.client.embed(way.model, texts)
+        async def send(way: Way[RemoteEmbedder], call: Recorded, given: Texts) -> Vectors:
+            made = await way.client.embed(way.model, given["texts"])
             call.usage, call.estimated = made.usage or ChatUsage(tokens, 0), made.usage is None
             call.response_model = made.model
             return made.vectors
@@ -179,7 +180,8 @@ class OfProvider:
             self.choose.of(self.tenant, self.chosen["provider"], self.chosen["model"], tokens),
             send,
             kind="embedding",
-            request={"texts": len(texts), "tokens": tokens},
+            texts={"texts": list(texts)},
+            request=lambda _: {"texts": len(texts), "tokens": tokens},
             most=sum(map(most_tokens, texts)),
             numbers=numbers,
         )

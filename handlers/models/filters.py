@@ -1,4 +1,4 @@
-"""Filters of plugins around a call of a chat model: before it is recorded and sent, and after it, in reverse."""
+"""Filters of plugins around a call of a model or a tool: before it is recorded and sent, and after it, in reverse."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ class Filtered(NamedTuple):
 NOT_FILTERED = Filtered([], None)
 
 
+Texts = Mapping[str, Any]
+"""The texts of a call of a model that is no chat, by name: each a text, or a list of texts."""
+
+USUAL = ("chat", "moderation", "tool")
+"""Kinds of calls that a filter is for which names none: it knows their fields."""
+
+
 def suits(plugin: EnabledPlugin, about: Mapping[str, Any]) -> bool:
     """Return whether a plugin is for a call, by its `kind`, `provider`, `model` and `app`."""
     match = plugin.manifest["match"]
@@ -60,7 +67,10 @@ async def filters_of(plugins: Plugins | None, tenant: str, about: Mapping[str, A
     enabled = plugins.known(tenant)
     if enabled is None:
         enabled = await plugins.enabled(tenant)
-    found = [plugin for plugin in enabled if plugin.manifest["kind"] == "filter" and suits(plugin, about)]
+    filters = [plugin for plugin in enabled if plugin.manifest["kind"] == "filter"]
+    if about["kind"] not in USUAL:
+        filters = [plugin for plugin in filters if plugin.manifest["match"]["kinds"]]
+    found = [plugin for plugin in filters if suits(plugin, about)]
     return CallFilters(plugins, found, about) if found else None
 
 
@@ -126,6 +136,36 @@ class CallFilters:
         if given != request:
             self._original = digest(_call(request))
         return given
+
+    async def before_texts(self, texts: Texts) -> Texts:
+        """The texts of a call that is no chat, as the filters leave them.
+
+        Raises: ModelError `plugin_refused`, `plugin_failed`.
+        """
+        given = texts
+        for plugin in self._with("before_invoke"):
+            reply = await self._ask(plugin, "before_invoke", given)
+            if reply is None:
+                continue
+            if reply["action"] == "refuse":
+                raise _refused(plugin, reply)
+            changed = {name: reply.get(name, text) for name, text in given.items()}
+            if reply["action"] != "replace" or not all(_is_like(changed[name], given[name]) for name in given):
+                fields = ", ".join(given) or "nothing"
+                sentence = f"It takes refuse, or replace with {fields}: as many texts as there were."
+                self._without(plugin, "before_invoke", "invalid_reply", sentence)
+                continue
+            self._run(plugin, "before_invoke")["changed"] = changed != given
+            given = changed
+        if given != texts:
+            self._original = digest(texts)
+        return given
+
+    async def after_text(self, text: str) -> str:
+        """A whole text that came back, as the filters leave it. Raises: ModelError."""
+        self.hold(text)
+        given = await self.release(last=True)
+        return given if self.answer is None else self.answer
 
     # --- after the call -------------------------------------------------------------------------------------------
 
@@ -294,6 +334,13 @@ class CallFilters:
         if self.closed or plugin.manifest["on_failure"] == "closed":
             sentence = f"The plugin {plugin.name} {plugin.version} did not handle {hook} ({code}): {reason}"
             raise ModelError("plugin_failed", sentence[: 2 * LONGEST_REASON])
+
+
+def _is_like(changed: object, given: object) -> bool:
+    """Return whether a text was replaced by a text, and a list of texts by one of the same length."""
+    if not isinstance(given, list):
+        return isinstance(changed, str)
+    return isinstance(changed, list) and len(changed) == len(given) and all(isinstance(each, str) for each in changed)
 
 
 def _refused(plugin: EnabledPlugin, reply: Mapping[str, Any]) -> ModelError:

@@ -21,7 +21,7 @@ from domain.models.passage import passage_id
 from handlers.access.quota import Quota
 from handlers.cause import Cause
 from handlers.models.choose import Course, Way
-from handlers.models.filters import NOT_FILTERED, CallFilters, Filtered, filters_of
+from handlers.models.filters import NOT_FILTERED, CallFilters, Filtered, Texts, filters_of
 from handlers.models.grants import NOTHING, Grants, Reservation
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely, literal
@@ -70,7 +70,7 @@ class ModelCalls:
     def __init__(self, repository: Repository, quota: Quota | None = None, grants: Grants | None = None) -> None:
         """Without a quota, tokens are not counted for limits; without grants, no quota holds.
 
-        `plugins` are set by roles that host them: their filters stand in the way of calls of chat models.
+        `plugins` are set by roles that host them: their filters stand in the way of calls.
         """
         self.plugins: Plugins | None = None
         self._repository = repository
@@ -352,45 +352,52 @@ class ModelCalls:
                 return scores
         _must_end(cause, "rerank")
 
-        async def send(way: Way[Reranker], call: Recorded) -> list[float]:
-            found = await way.client.rerank(way.model, query, texts)
+        async def send(way: Way[Reranker], call: Recorded, given: Texts) -> list[float]:
+            found = await way.client.rerank(way.model, given["query"], given["texts"])
             guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
             call.response, call.estimated = json.dumps(found.scores), found.usage is None
             call.usage = found.usage or guessed
             call.response_id, call.response_model = found.response_id, found.model
             return found.scores
 
-        request = {"query": query, "segments": list(segments)}
+        def request(given: Texts) -> dict[str, Any]:
+            return {"query": given["query"], "segments": list(segments)}
+
         most = len(texts) * most_tokens(query) + sum(map(most_tokens, texts))
-        return await self.tried(cause, "rerank", course, send, kind="rerank", request=request, most=most)
+        given = {"query": query, "texts": list(texts)}
+        return await self.tried(cause, "rerank", course, send, kind="rerank", texts=given, request=request, most=most)
 
     async def check(self, cause: Cause, step: str, course: Course[Filter], check: Check) -> Finding:
         """Have a server check texts. Raises: ModelError, when the record says so too; Unavailable."""
 
-        async def send(way: Way[Filter], call: Recorded) -> Finding:
+        async def send(way: Way[Filter], call: Recorded, _: Texts) -> Finding:
             found = await way.client.check(check)
             call.response = json.dumps({"flagged": found.flagged, **({"texts": found.texts} if found.texts else {})})
             call.estimated = False
             return found
 
         request = {"where": check.where, "texts": dict(check.texts)}
-        return await self.tried(cause, step, course, send, kind="moderation", request=request)
+        return await self.tried(cause, step, course, send, kind="moderation", texts=None, request=lambda _: request)
 
     async def tried(
         self,
         cause: Cause,
         step: str,
         course: Course[C],
-        send: Callable[[Way[C], Recorded], Awaitable[T]],
+        send: Callable[[Way[C], Recorded, Texts], Awaitable[T]],
         *,
         kind: str,
-        request: dict[str, Any],
+        texts: Texts | None,
+        request: Callable[[Texts], dict[str, Any]],
+        answers: bool = False,
         most: int = 0,
         numbers: Iterator[int] | None = None,
     ) -> T:
         """Try a call on its course: each try is recorded before it is sent, with the next of the numbers.
 
-        Once a part of an answer has arrived, there is no other try.
+        It is sent with its texts, and recorded by them, as filters leave them; None: it meets no filter. With
+        `answers`, the response is a text, which filters may change. Once a part of an answer has arrived, there is no
+        other try.
 
         Raises: ModelError, when no way is left; Unavailable, when a try could not be recorded.
         """
@@ -399,19 +406,35 @@ class ModelCalls:
             way, routed = await course.next()
             call: Recorded | None = None
             try:
+                number = next(numbers)
+                id, given = cause.call(step, number=number), texts or {}
+                filters = None if texts is None else await self.filters(cause, kind, way.provider, way.model, id)
+                given, stopped = await _filtered(filters, given)
                 async with self.recorded(
                     cause,
                     step,
                     kind=kind,
                     provider=way.provider,
                     model=way.model,
-                    server=way.client.server,
-                    request=request,
-                    most=most,
+                    server="" if stopped else way.client.server,
+                    request=request(given),
+                    most=0 if stopped else most,
                     route=routed,
-                    number=next(numbers),
+                    number=number,
+                    filtered=filters.take_record() if filters else NOT_FILTERED,
                 ) as call:
-                    found = await send(way, call)
+                    if stopped:
+                        raise stopped
+                    try:
+                        found = await send(way, call, given)
+                        if filters and answers:
+                            call.response = await filters.after_text(call.response)
+                    except ModelError as error:
+                        if filters:
+                            await filters.failed(error)
+                        raise
+                    finally:
+                        call.filtered = filters.take_record() if filters else NOT_FILTERED
                 await course.answered(way, None, call.tokens)
                 return found
             except ModelError as error:
@@ -460,6 +483,7 @@ class ModelCalls:
         most: int = 0,
         route: Try | None = None,
         number: int = 1,
+        filtered: Filtered = NOT_FILTERED,
     ) -> AsyncIterator[Recorded]:
         """Record a call of at most these tokens before it is sent, within the context, and its end after it.
 
@@ -479,6 +503,7 @@ class ModelCalls:
                 route=route,
                 number=number,
                 reservation=reservation,
+                filtered=filtered,
             )
         except TooLarge as error:
             raise _not_made(error) from error
@@ -947,6 +972,16 @@ class Chat:
     async def _spend(self, usage: TokenUsage | None) -> None:
         if usage:
             await self.calls.spend(self.cause, usage["prompt_tokens"] + usage["completion_tokens"])
+
+
+async def _filtered(filters: CallFilters | None, texts: Texts) -> tuple[Texts, ModelError | None]:
+    """The texts of a call as its filters leave them, and the error where one refuses it."""
+    if filters is None:
+        return texts, None
+    try:
+        return await filters.before_texts(texts), None
+    except ModelError as error:
+        return texts, error
 
 
 def tools_text(tools: Sequence[Tool]) -> str:

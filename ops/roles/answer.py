@@ -77,7 +77,7 @@ from ops.wiring import Wiring
 async def begin(wiring: Wiring) -> Awaitable[object]:
     silence = wiring.settings.model_timeout_s
 
-    plugins = wiring.calls.plugins = await wiring.plugins()
+    plugins = await wiring.plugins()
     registered = wiring.registered
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
     unseal = wiring.vault.open
