@@ -1,4 +1,5 @@
-"""The processes of plugins: one for each plugin and tenant, started by the tenant's first call, ended when idle.
+"""The processes of plugins: for each plugin and tenant one, started by the tenant's first call, ended when idle; or
+more, as its manifest lets it have, each started once all others have a call.
 
 A process that ends is started again, after 1, 2, 4 … 60 seconds. After five failures in a row the plugin is suspended,
 and tried again each minute. Another package, or other settings, start next to the old process, which serves until then
@@ -99,7 +100,7 @@ class Hosts:
         self._suspend = suspend
         self._version = version
         self.uploads = Uploads()
-        self._hosts: dict[tuple[str, str], Host] = {}
+        self._hosts: dict[tuple[str, str], list[Host]] = {}
         self._sweeping: asyncio.Task[None] | None = None
 
     async def ask(self, plugin: EnabledPlugin, hook: Hook, call: Mapping[str, Any]) -> Reply:
@@ -107,10 +108,15 @@ class Hosts:
         return await self.host(plugin).ask(plugin, hook, call)
 
     def host(self, plugin: EnabledPlugin) -> Host:
-        """The host of a plugin for its tenant."""
-        key = plugin.tenant, plugin.name
-        if (found := self._hosts.get(key)) is None:
-            found = self._hosts[key] = Host(self._start, self._suspend)
+        """The host of a plugin for its tenant that has the fewest calls. Where each has one, another one is started."""
+        hosts = self._hosts.setdefault((plugin.tenant, plugin.name), [])
+        most = plugin.manifest.get("instances", 1)
+        while len(hosts) < most:
+            hosts.append(Host(self._start, self._suspend))
+        running = [host for host in hosts[:most] if host.pid is not None] or hosts[:1]
+        found = min(running, key=lambda host: host.in_flight)
+        if found.in_flight and (waiting := next((host for host in hosts[:most] if host not in running), None)):
+            waiting.prepare(plugin)
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep())
         return found
@@ -122,24 +128,29 @@ class Hosts:
     async def keep(self, tenant: str, names: Collection[str]) -> None:
         """End the processes of the tenant but for those of these plugins."""
         for key in [key for key in self._hosts if key[0] == tenant and key[1] not in names]:
-            await self._hosts.pop(key).close()
+            await asyncio.gather(*(host.close() for host in self._hosts.pop(key)))
 
     async def close(self) -> None:
         if self._sweeping:
             self._sweeping.cancel()
-        await asyncio.gather(*(host.close() for host in self._hosts.values()))
+        await asyncio.gather(*(host.close() for hosts in self._hosts.values() for host in hosts))
         self._hosts.clear()
 
     @property
-    def pids(self) -> dict[tuple[str, str], int]:
-        """The processes that run, by tenant and plugin."""
-        return {key: pid for key, host in self._hosts.items() if (pid := host.pid) is not None}
+    def pids(self) -> dict[tuple[str, str, int], int]:
+        """The processes that run, by tenant, plugin and number."""
+        return {
+            (*key, number): host.pid
+            for key, hosts in self._hosts.items()
+            for number, host in enumerate(hosts)
+            if host.pid is not None
+        }
 
     async def _sweep(self) -> None:
         """Ask for signs of life, and end idle processes."""
         while True:
             await asyncio.sleep(PING_S)
-            for host in list(self._hosts.values()):
+            for host in [host for hosts in self._hosts.values() for host in hosts]:
                 await host.look()
 
     async def _start(self, plugin: EnabledPlugin) -> Running:
@@ -302,6 +313,17 @@ class Host:
     @property
     def pid(self) -> int | None:
         return self._running.process.pid if self._running and self._running.process.alive else None
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls that its process has."""
+        return self._running.process.in_flight if self._running else 0
+
+    def prepare(self, plugin: EnabledPlugin) -> None:
+        """Start the process before its first call, unless it failed too often."""
+        if self._failures < FAILURES:
+            self._used = asyncio.get_running_loop().time()
+            self._start(plugin)
 
     async def ask(self, plugin: EnabledPlugin, hook: Hook, call: Mapping[str, Any]) -> Reply:
         """As the port. A hook whose process ends under it is asked again, while there is time."""

@@ -55,6 +55,7 @@ class Manifest(TypedDict):
     ]
     memory_mb: Annotated[int, "Limit of its address space, in MiB."]
     api: Annotated[int, "Version of the protocol."]
+    instances: NotRequired[Annotated[int, "Maximum number of processes of a worker for a tenant; missing for 1."]]
     dify: NotRequired[Annotated[Declared, "Contents of a package of kind `dify`."]]
 
 

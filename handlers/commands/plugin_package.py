@@ -134,6 +134,7 @@ class ManifestFields(Part):
     network: Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100)] = []
     memory_mb: Annotated[int, Field(ge=64, le=65_536)] = 1024
     api: Literal[1] = 1
+    instances: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")
     def _hooks_of_its_kind(self) -> ManifestFields:

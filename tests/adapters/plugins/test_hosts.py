@@ -455,3 +455,32 @@ lines.on("line", (line) => {
 
 def test_the_longest_line_is_larger_than_a_large_prompt() -> None:
     assert process.LONGEST_LINE >= 8 * 2**20
+
+
+async def test_calls_go_to_as_many_processes_as_the_manifest_lets_it_have(site: Site) -> None:
+    slow = raw("time.sleep(call['s']) if (call := message['call']).get('s') else None")
+    plugin = await site.plugin(slow, timeout_ms=30_000, instances=3)
+    await ask(site, plugin)
+    assert len(site.hosts.pids) == 1  # a call at a time needs one
+    calls = [asyncio.create_task(ask(site, plugin, s=0.5)) for _ in range(2)]
+    async with asyncio.timeout(60):
+        while len(site.hosts.pids) < 3:
+            calls.append(asyncio.create_task(ask(site, plugin, s=0.5)))
+            await asyncio.sleep(0.1)
+    assert all(each["action"] == "continue" for each in await asyncio.gather(*calls))
+    for _ in range(4):
+        calls.append(asyncio.create_task(ask(site, plugin, s=0.5)))
+        await asyncio.sleep(0.05)
+    assert sorted(host.in_flight for host in site.hosts._hosts["acme", "mask"]) == [1, 1, 2]
+    await asyncio.gather(*calls)
+    assert len(site.hosts.pids) == 3
+
+
+async def test_a_process_that_is_killed_leaves_the_others(site: Site) -> None:
+    plugin = await site.plugin(raw("time.sleep(0.3)"), timeout_ms=60_000, instances=2)
+    async with asyncio.timeout(60):
+        while len(site.hosts.pids) < 2:
+            await asyncio.gather(ask(site, plugin), ask(site, plugin))
+    os.kill(next(iter(site.hosts.pids.values())), signal.SIGKILL)
+    replies = await asyncio.gather(*(ask(site, plugin) for _ in range(4)))
+    assert all(each["action"] == "continue" for each in replies)
