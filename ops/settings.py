@@ -273,6 +273,11 @@ class Settings(BaseSettings):
         description="Interpreters of Python for plugins that need another version than the workers have, as paths that "
         "`:` separates; those in PATH, of pyenv and of uv are found without it.",
     )
+    plugin_folder: str = Field(
+        "",
+        description="Folder with packages of plugins, zip files, .difypkg and folders: `headrace up` installs those "
+        "that are new or have changed. Empty: none. See [plugins](plugins.md#install-enable-configure).",
+    )
     secret_key: SecretStr | None = Field(
         None,
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "

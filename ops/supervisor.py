@@ -121,8 +121,11 @@ class Supervisor:
                 await self._servers(stack)
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
-                client = await connect(self._of(OPERATOR))
-                await self._watch(await stack.enter_async_context(client))
+                client = await stack.enter_async_context(await connect(self._of(OPERATOR)))
+                if self.settings.plugin_folder:
+                    installing = asyncio.create_task(self._install(client))
+                    stack.callback(installing.cancel)
+                await self._watch(client)
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
@@ -276,6 +279,17 @@ class Supervisor:
             if again or over or self.missing != before:
                 self._record()
             await asyncio.sleep(LOOK_EVERY if self.started else LOOK_AT_START_EVERY)
+
+    async def _install(self, client: Client) -> None:
+        """Install the packages in the operator's folder, once there are workers."""
+        from ops.plugin_folder import install_all
+
+        while not self.started:
+            await asyncio.sleep(LOOK_AT_START_EVERY)
+        try:
+            await install_all(self.settings, client, self.say)
+        except Exception:
+            log.exception("not_installed", what="plugins", folder=self.settings.plugin_folder)
 
     async def _register(self, client: Client, model: EmbeddedModel) -> None:
         """Register the model as a provider of the settings' tenant. Where that fails, the reason is reported."""

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from domain.access.tenant import HOUSE
+from ops.plugin_folder import install_all
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.adapters.plugins import dify_lab, dify_models
 from tests.conftest import fresh_database
 from tests.dify_packages import has_python, unpacked
 from tests.journeys.stack import Stack, install
+from tests.packages import package
 
 pytestmark = [
     pytest.mark.long,
@@ -69,3 +72,16 @@ async def test_wrong_credentials_are_the_reason_of_a_failed_list(stack: Stack) -
     row = await toolset(stack, "wrong", "error", plugin={"name": "lab", "provider": "guarded"}, secret=secret)
     assert "not valid" in str(row)
     assert "a-wrong-key" not in str(row)
+
+
+async def test_the_operators_folder_is_installed_by_commands(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "mask.zip").write_bytes(package("from headrace_plugin import *\nserve(globals())\n"))
+    settings = stack.settings.model_copy(update={"plugin_folder": str(folder)})
+    said: list[str] = []
+    await install_all(settings, stack.client, said.append)
+    await install_all(settings, stack.client, said.append)
+    assert said == ["plugin     mask.zip: mask 1.0.0 installed"]
+    [row] = await stack.until("SELECT * FROM headrace.plugins WHERE id = 'mask'")
+    assert (row["version"], row["status"], row["tenant_id"]) == ("1.0.0", "installed", HOUSE)
