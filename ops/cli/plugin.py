@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from adapters.jetstream.client import Client, Outcome
+from adapters.plugins.logs import entries
 from domain.access.tenant import HOUSE
 from domain.tools.plugin import Hook
 from ops import logs, terminal
@@ -307,31 +307,12 @@ def show_logs(
     folder = settings.home / "log"
     if not folder.is_dir():
         raise Failed(f"There is no folder {folder}: the logs of your workers are where you keep them.")
-    for entry in _logged(folder, plugin, lines):
+    for entry in entries(folder, plugin, lines):
         if as_json:
-            emit(entry)
+            emit(dict(entry))
         else:
             said = entry.get("text") or entry.get("reason") or ""
             say(f"{entry.get('timestamp', '')}  {entry.get('tenant', ''):<12} {entry['event']:<16} {said}".rstrip())
-
-
-def _logged(folder: Path, plugin: str, most: int) -> list[dict[str, Any]]:
-    """The last entries about a plugin, oldest first."""
-    found: deque[dict[str, Any]] = deque(maxlen=most)
-    entries = []
-    for file in sorted(folder.glob("*.log*")):
-        with file.open(encoding="utf-8", errors="replace") as text:
-            for line in text:
-                if '"plugin"' not in line:
-                    continue
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(entry, dict) and entry.get("plugin") == plugin and "event" in entry:
-                    entries.append(entry)
-    found.extend(sorted(entries, key=lambda entry: str(entry.get("timestamp", ""))))
-    return list(found)
 
 
 def _packed(settings: Settings, source: Path, build: bool) -> Package:

@@ -64,7 +64,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     blobs = open_blobs(settings, wiring.nc)
     backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices, blobs)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
-    app = create_app(backend, access, metrics, audit_reads=settings.audit_reads)
+    logs = settings.home / "log"
+    app = create_app(backend, access, metrics, audit_reads=settings.audit_reads, logs=logs if logs.is_dir() else None)
     config = uvicorn.Config(
         app,
         log_config=None,

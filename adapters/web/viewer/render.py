@@ -24,6 +24,7 @@ NAVIGATION = (
     ("Costs", "/costs"),
     ("Models", "/models"),
     ("Tools", "/tools"),
+    ("Plugins", "/plugins"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
     ("Audit", "/audit"),

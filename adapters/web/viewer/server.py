@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 
 import psycopg
 import structlog
@@ -33,17 +34,23 @@ log = structlog.get_logger(__name__)
 
 PAGES = (
     *("traces", "trace", "files", "replays", "compare", "conversations", "annotations", "errors", "costs", "models"),
-    *("tools", "proof", "sql", "audit", "account", "members", "keys", "invitation"),
+    *("tools", "plugins", "proof", "sql", "audit", "account", "members", "keys", "invitation"),
 )
 """The modules in `pages`; each has `routes`."""
 
 
 def create_app(
-    backend: Backend, allowed: Access, metrics: ASGIApp | None = None, *, audit_reads: bool = False
+    backend: Backend,
+    allowed: Access,
+    metrics: ASGIApp | None = None,
+    *,
+    audit_reads: bool = False,
+    logs: Path | None = None,
 ) -> ASGIApp:
     """The application, which opens and closes `backend`. `metrics` answers `/metrics`.
 
-    With `audit_reads`, a page with recorded words is a command before it is shown.
+    With `audit_reads`, a page with recorded words is a command before it is shown. `logs` is the folder with the logs
+    of workers on this machine, None where they are elsewhere.
     """
 
     @asynccontextmanager
@@ -78,7 +85,7 @@ def create_app(
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.backend, app.state.access, app.state.entries = backend, allowed, entries
+    app.state.backend, app.state.access, app.state.entries, app.state.logs = backend, allowed, entries, logs
     return Headed(app)  # outermost, so that every answer has its headers
 
 

@@ -415,7 +415,9 @@ def text_of(page: str) -> str:
 
 
 @asynccontextmanager
-async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: bool = False) -> AsyncIterator[Site]:
+async def serving(
+    home: Path, nats_url: str, postgres_url: str, *, audit_reads: bool = False, logs: Path | None = None
+) -> AsyncIterator[Site]:
     """A viewer with a projector and a worker that takes commands, in this process."""
     settings = Settings.load(home=home, nats_url=nats_url, postgres_url=postgres_url)
     await tables.set_up(postgres_url)
@@ -430,7 +432,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: 
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(backend, access, audit_reads=audit_reads),
+                create_app(backend, access, audit_reads=audit_reads, logs=logs),
                 http=BoundedProtocol,
                 log_config=None,
                 lifespan="on",

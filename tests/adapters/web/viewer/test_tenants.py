@@ -29,7 +29,7 @@ from adapters.postgres.policies import GATEWAY, READER
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.names import _LISTS
-from adapters.web.viewer.pages import proof
+from adapters.web.viewer.pages import plugins, proof
 from adapters.web.viewer.server import PAGES, create_app
 from projections.catalog import READ_MODELS
 from projections.values.words import words
@@ -214,6 +214,7 @@ async def addresses(url: str) -> list[str]:
         "/keys": ["/keys"],
         "/models": ["/models"],
         "/tools": ["/tools"],
+        "/plugins": ["/plugins"],
         "/traces/{id}/tools/{tool}/{number:int}": [f"/traces/{trace}/tools/{tool}/0" for trace, tool in tools],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
@@ -239,6 +240,7 @@ async def test_pages_use_no_row_of_another_tenant(
     for part in ("_streams", "_exports"):  # they ask the bus, about all tenants
         monkeypatch.setattr(proof, part, Nowhere().load)
     monkeypatch.setattr(proof, "COUNTED", -1)
+    monkeypatch.setattr(plugins, "HOUSE", OURS)  # whose installed packages each tenant may see
     pages = await addresses(module_database_url)
     answered = 0
     async with site(urls[0]) as all_rows, site(urls[1]) as own_rows:
