@@ -81,7 +81,8 @@ class Refused(Exception):
 
 
 class AskedModel(NamedTuple):
-    """A call of a chat model that a plugin asks for; `max_tokens` is None where it names no number."""
+    """A call of a chat model that a plugin asks for: without provider and model, of the app's; `max_tokens` is None
+    where it names no number."""
 
     provider: str
     model: str

@@ -23,7 +23,7 @@ from handlers.models.prompt import Record, estimate, literal
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, Delta, ModelError, Tool
 from handlers.ports.models import ToolCall as Asked
-from handlers.ports.strategies import Brief, OfferedTool, Strategies, named
+from handlers.ports.strategies import Brief, OfferedTool, Strategies
 from handlers.ports.tools import AskedModel, Refused, Result
 from handlers.tools.offer import Offered
 from handlers.tools.spending import Spending
@@ -203,10 +203,7 @@ class PluginTurn:
                 self.round.must_be_asked_again()
             except ModelError as error:
                 await self._end(error)
-        model = self.turn.configuration["model"]
-        settings = settings_of(asked, model["context_window"])
-        if (asked.provider, asked.model) == named(model):
-            settings = {**model, "parameters": asked.parameters, "max_tokens": asked.max_tokens or model["max_tokens"]}
+        settings = settings_of(asked, self.turn.configuration["model"])
         messages = [self._with_state(each) for each in asked.messages]
         tools = [self.offered[each.name].tool if each.name in self.offered else each for each in asked.tools]
         request = ChatRequest(

@@ -19,6 +19,7 @@ from handlers.models.model_calls import Chat, ModelCalls
 from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta
 from handlers.ports.models import ToolCall as Asked
+from handlers.ports.strategies import named
 from handlers.ports.tools import AskedModel, Refused, Result
 from handlers.tools.offer import Offered
 from handlers.tools.tool_calls import Made, Task, ToolCalls
@@ -68,15 +69,14 @@ class CallsWithin:
     async def model(self, asked: AskedModel) -> AsyncGenerator[Delta]:
         if (number := next(self.made)) >= MOST_CALLS:
             raise Refused(f"A call of a tool makes at most {MOST_CALLS} calls of models.")
-        cause, window = self.cause, self.task.configuration["model"]["context_window"]
-        settings = settings_of(asked, window)
+        cause, settings = self.cause, settings_of(asked, self.task.configuration["model"])
         request = ChatRequest(
             settings["name"],
             list(asked.messages),
             settings["max_tokens"],
             asked.parameters,
             tools=asked.tools,
-            context_window=window,
+            context_window=settings["context_window"],
         )
         record = Record([literal(each, {"from": "plugin", "tool_call": self.id}) for each in asked.messages], {})
         course = self.choose(cause.metadata.tenant, settings, request)
@@ -119,13 +119,15 @@ class CallWithin:
         return CallsWithin(self.models, self.choose, tools, task, id, offered)
 
 
-def settings_of(asked: AskedModel, window: int) -> ModelSettings:
-    """A model of the tenant, as a plugin names it."""
+def settings_of(asked: AskedModel, own: ModelSettings) -> ModelSettings:
+    """The app's `own` model, or another one of the tenant, as a plugin names it."""
+    if (asked.provider, asked.model) in (named(own), ("", "")):
+        return {**own, "parameters": asked.parameters, "max_tokens": asked.max_tokens or own["max_tokens"]}
     return ModelSettings(
         provider=asked.provider,
         name=asked.model,
         max_tokens=asked.max_tokens or TOKENS,
-        context_window=window,
+        context_window=own["context_window"],
         parameters=asked.parameters,
     )
 

@@ -20,6 +20,7 @@ from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import pieces, quoted, spans
 from domain.tools.plugin import Plugin, PluginRun
+from domain.tools.plugin_storage import PluginStorage
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from handlers.files import Kind
@@ -95,7 +96,7 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case ModelCall.Requested():
             return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
-        case Plugin.Installed() | Plugin.Replaced():
+        case Plugin.Installed() | Plugin.Replaced() | PluginStorage.Stored():
             return [("file", event.digest)]
         case ToolCall.Completed():
             return [("file", part["digest"]) for part in event.parts if "digest" in part]

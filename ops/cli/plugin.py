@@ -293,6 +293,15 @@ def configure(
     send("plugin.configure", {"plugin": plugin, "settings": merged({}, settings or [])}, wait, tenant, home, as_json)
 
 
+@plugin.command(epilog="Example: [bold]headrace plugin clear notes --yes[/]")
+def clear(
+    plugin: Name, yes: Yes = False, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False
+) -> None:
+    """Delete all values that a plugin keeps for the tenant."""
+    confirm(f"Delete all values that plugin {plugin} keeps?", yes)
+    send("plugin.clear", {"plugin": plugin}, wait, tenant, home, as_json)
+
+
 @plugin.command(
     "logs", epilog="Examples: [bold]headrace plugin logs mask[/] · [bold]headrace plugin logs mask --lines 20[/]"
 )

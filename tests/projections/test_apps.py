@@ -73,6 +73,7 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "speech_to_text": {"enabled": False},
         "text_to_speech": {"enabled": False, "voice": "", "language": "", "autoplay": False},
         "file_upload": {"enabled": False},
+        "agent_mode": {"enabled": False},
         "retriever_resource": {"enabled": True},
         "warnings": [],
         "created_by": "ada",

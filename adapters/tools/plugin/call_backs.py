@@ -24,8 +24,16 @@ PRICES = (
 )
 """Prices in the tokens of an answer, which plugins of Dify expect; they are zero."""
 
-PERMISSIONS = {"llm": "model.llm", "tool": "tool", "storage": "storage", "upload_file": ""}
+PERMISSIONS = {
+    "llm": "model.llm",
+    "system_summary": "model.llm",
+    "tool": "tool",
+    "storage": "storage",
+    "upload_file": "",
+}
 """The permission that the manifest must ask for, by the type of a call back; empty for none."""
+
+SUMMARIZE = "Summarize the text of the user, in its language, and add nothing to it."
 
 Address = Callable[[str, str], str]
 """Makes an address for a file with this name and media type."""
@@ -67,6 +75,8 @@ class Answering:
                     async with aclosing(_llm(asking.backs, asked)) as pieces:
                         async for piece in pieces:
                             yield piece
+                case "system_summary":
+                    yield {"summary": await _summary(asking.backs, asked)}
                 case "tool":
                     yield await _tool(asking.backs, asked)
                 case "storage":
@@ -135,6 +145,17 @@ async def _llm(backs: CallBacks, asked: Mapping[str, Any]) -> AsyncGenerator[dic
         async for delta in deltas:
             if delta.text or delta.finish_reason:
                 yield _piece(model, delta)
+
+
+async def _summary(backs: CallBacks, asked: Mapping[str, Any]) -> str:
+    """The summary of a text by the model of the app. Raises: CallBackRefused; Refused, ModelError, Unavailable."""
+    text, wanted = str(asked.get("text") or ""), str(asked.get("instruction") or "")
+    messages = [ChatMessage("system", f"{SUMMARIZE} {wanted}".strip()), ChatMessage("user", text)]
+    said = ""
+    async with aclosing(backs.model(AskedModel("", "", messages, (), {}, None))) as deltas:
+        async for delta in deltas:
+            said += delta.text
+    return said
 
 
 async def _tool(backs: CallBacks, asked: Mapping[str, Any]) -> dict[str, Any]:

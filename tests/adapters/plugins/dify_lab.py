@@ -154,6 +154,10 @@ for message in self.session.tool.invoke_builtin_tool("lab", "calculate", {"expre
     yield message
 """,
     },
+    "summarizes": {
+        "parameters": [],
+        "code": "yield self.create_text_message(self.session.model.summary.invoke('High tide. ' * 200, 'Briefly.'))",
+    },
     "asks_app": {
         "parameters": [],
         "code": "yield self.create_text_message(str(self.session.app.fetch_app('x')))",

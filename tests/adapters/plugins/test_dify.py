@@ -192,6 +192,14 @@ async def test_a_tool_calls_a_model_and_a_tool(lab: ToolLab) -> None:
     assert backs.tools == [("lab", "calculate", {"expression": "6 * 7"})]
 
 
+async def test_a_summary_is_a_call_of_the_apps_model(lab: ToolLab) -> None:
+    backs = Backs("Tides.")
+    assert (await lab.call("summarizes", backs=backs)).text == "Tides."
+    [asked] = backs.models
+    assert (asked.provider, asked.model) == ("", "")
+    assert asked.messages[0].content.endswith("Briefly.")
+
+
 async def test_a_failed_call_back_is_the_reason(lab: ToolLab) -> None:
     backs = Backs(ModelError("unauthorized", "The key is not known."))
     failed = await lab.failure("asks_model", backs=backs, question="When?")

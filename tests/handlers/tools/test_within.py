@@ -77,6 +77,20 @@ async def test_what_a_call_within_may_not_do(memory: Memory, tenant: str, inner:
     assert all(each.ended for each in await scene.tool_calls())
 
 
+async def test_a_model_without_a_name_is_the_apps(memory: Memory, tenant: str) -> None:
+    scene = Scene(memory, tenant, WANTS, "Rome!", "Done.", tools=[OUTER])
+
+    async def does(invocation: Invocation) -> Result:
+        assert invocation.backs
+        asked = AskedModel("", "", [ChatMessage("user", "Which city?")], (), {}, None)
+        return Result("".join([delta.text async for delta in invocation.backs.model(asked)]))
+
+    scene.box.does = does
+    await scene.worker()(await scene.asked(approve="never"))
+    assert [each.model for each in scene.model.asked] == ["m", "m", "m"]
+    assert (await scene.tool_calls())[0].text == "Rome!"
+
+
 async def test_calls_within_a_lost_call_are_lost(memory: Memory, tenant: str) -> None:
     scene = Scene(memory, tenant, WANTS, "Rome!", "Done.", tools=[OUTER, tool("inner", idempotent=False)])
     outer(scene, "inner")
