@@ -13,11 +13,13 @@ from domain.access.tenant import HOUSE
 from ops.plugin_folder import install_all
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
-from tests.adapters.plugins import dify_lab, dify_models
+from tests.adapters.plugins import dify_agents, dify_lab, dify_models
+from tests.chat_servers import faulty_server
 from tests.conftest import fresh_database
 from tests.dify_packages import has_python, unpacked
-from tests.journeys.stack import Stack, install
+from tests.journeys.stack import PATIENCE_S, Stack, install
 from tests.packages import package
+from tests.scripted_agent import Call, Scripts, scripted
 
 pytestmark = [
     pytest.mark.long,
@@ -85,3 +87,55 @@ async def test_the_operators_folder_is_installed_by_commands(stack: Stack, tmp_p
     assert said == ["plugin     mask.zip: mask 1.0.0 installed"]
     [row] = await stack.until("SELECT * FROM headrace.plugins WHERE id = 'mask'")
     assert (row["version"], row["status"], row["tenant_id"]) == ("1.0.0", "installed", HOUSE)
+
+
+async def test_a_strategy_calls_a_tool_by_a_model_each_of_a_package_and_waits_for_a_person(stack: Stack) -> None:
+    await install(stack, "team", unpacked(dify_agents.MANIFEST, dify_agents.FILES))
+    await stack.send("plugin.enable", plugin="team")
+    await toolset(stack, "lab", "digest", plugin={"name": "lab", "provider": "lab"})
+    await stack.send("provider.register", name="dify", kind="dify", base_url="plugin://models/lab", key=CREDENTIALS)
+    plugin = {"name": "team", "strategy": "calling"}
+    agent = {"strategy": "plugin", "plugin": plugin, "tools": [{"toolset": "lab", "tools": ["echo"]}]}
+    model = {"provider": "dify", "name": "made-up-agent", "max_tokens": 200}
+    app = await stack.make("app.create", name="team", mode="agent-chat")
+    await stack.send("app.configure", app=app, model=model, features={"agent": agent})
+    frames = []
+    async for frame in stack.client.ask(app, "When is high tide?", wait=PATIENCE_S, patience=PATIENCE_S):
+        frames.append(frame)
+        if frame["type"] == "held":
+            message, [call] = frames[0]["message"], frame["calls"]
+            await stack.until("SELECT * FROM headrace.tool_calls WHERE id = %(id)s AND status = 'held'", id=call)
+            await stack.send("tool_call.release", tool_call=call)
+    assert (frames[-1]["type"], frames[-1]["answer"]) == ("answered", "It is 18:05."), frames
+    thoughts = await stack.until(
+        "SELECT * FROM headrace.message_agent_thoughts WHERE message_id = %(id)s",
+        lambda rows: bool(rows and rows[0]["observation"]),
+        id=message,
+    )
+    assert [(row["tool"], row["observation"], row["position"]) for row in thoughts] == [("echo", "50:81", 1)]
+    calls = await stack.until(
+        "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s ORDER BY created_at",
+        lambda rows: len(rows) == 2 and all(row["status"] == "completed" for row in rows),
+        id=message,
+    )
+    assert thoughts[0]["message_chain_id"] == calls[0]["id"]  # the first was not made again after the wait
+
+
+async def test_what_a_tool_stores_ends_with_its_person(stack: Stack) -> None:
+    await toolset(stack, "lab", "digest", plugin={"name": "lab", "provider": "lab"})
+    says: Scripts = {
+        "Keep": [[Call("keeps", {"value": "18:05"})], "Kept."],
+        "Find": [[Call("keeps", {})], lambda messages: f"Found {messages[-1]['content']}."],
+    }
+    async with faulty_server(scripted(says)) as server:
+        await stack.send("provider.register", name="scripted", base_url=server.url)
+        agent = {"tools": [{"toolset": "lab", "tools": ["keeps"], "approve": "never"}], "strategy": "tools"}
+        app = await stack.make("app.create", name="keeper", mode="agent-chat")
+        model = {"provider": "scripted", "name": "scripted"}
+        await stack.send("app.configure", app=app, model=model, features={"agent": agent})
+        assert (await stack.ask(app, "Keep it.", user="ada"))[-1]["answer"] == "Kept."
+        assert (await stack.ask(app, "Find it.", user="bo"))[-1]["answer"] == "Found 18:05."
+        [row] = await stack.until("SELECT * FROM headrace.plugin_storage WHERE id = 'lab'")
+        assert (row["keys"], row["bytes"]) == (1, 5)
+        await stack.send("end_user.erase", user="ada")
+        assert (await stack.ask(app, "Find it.", user="bo"))[-1]["answer"] == "Found nothing."

@@ -84,6 +84,20 @@ class {title}Strategy(AgentStrategy):
         yield
 """
 
+TOGETHER = """
+parameters = Parameters(**parameters)
+def called(number):
+    tool = parameters.tools[0]
+    results = self.session.tool.invoke(
+        provider_type=tool.provider_type, provider=tool.identity.provider, tool_name=tool.identity.name,
+        parameters={"number": number},
+    )
+    return "".join(each.message.text for each in results)
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    yield self.create_text_message(" ".join(pool.map(called, range(4))))
+"""
+
 GIVES_FILES = """
 yield self.create_text_message("Here is a chart.")
 yield self.create_link_message("https://example.com/chart")
@@ -103,6 +117,7 @@ while True:
 BODIES = {
     "calling": (CALLING, True),
     "whole": (CALLING, False),
+    "together": (TOGETHER, False),
     "gives_files": (GIVES_FILES, False),
     "obstinate": (OBSTINATE, False),
     "fails": ("raise ValueError('The strategy has no idea.')", False),

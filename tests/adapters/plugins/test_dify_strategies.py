@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from domain.log import Metadata
 from handlers.cause import Cause
 from handlers.ports.models import ChatMessage, ModelError, Tool, ToolCall
 from handlers.ports.strategies import Brief, OfferedTool
-from handlers.ports.tools import Output, Refused
+from handlers.ports.tools import Output, Refused, Result
 from tests.adapters.plugins import dify_agents
 from tests.adapters.plugins.conftest import Site
 from tests.adapters.plugins.lab import Backs, Lab
@@ -109,6 +110,25 @@ async def test_a_strategy_is_given_history_and_rounds(agents: Agents) -> None:
     given = [each._replace(tool_calls=tuple(each.tool_calls)) for each in backs.models[0].messages[1:-1]]
     assert given == [each._replace(tool_calls=tuple(each.tool_calls)) for each in history]
     assert backs.models[0].tools == []  # the last round
+
+
+async def test_calls_of_tools_at_once_are_kept_apart(agents: Agents) -> None:
+    class Slow(Backs):
+        """Its tools answer once all four are called, the last one first."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.all = asyncio.Event()
+
+        async def tool(self, toolset: str, tool: str, arguments: dict[str, Any]) -> Result:
+            self.tools.append((toolset, tool, arguments))
+            if len(self.tools) == 4:
+                self.all.set()
+            await self.all.wait()
+            await asyncio.sleep(0.05 * (4 - arguments["number"]))
+            return Result(str(arguments["number"]))
+
+    assert await agents.run("together", Slow()) == ["0 1 2 3"]
 
 
 async def test_files_and_links_come_with_the_text_and_logs_do_not(agents: Agents) -> None:

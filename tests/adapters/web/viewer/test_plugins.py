@@ -58,7 +58,7 @@ async def plugin(site: Site, name: str) -> dict[str, Any]:
 async def test_an_installed_plugin_is_shown_and_enabled_by_a_button(site: Site) -> None:
     await site.settled()
     words = text_of(await site.get("/plugins"))
-    for said in ("mask", "1.0.0", "filter", "not used", "team", "6 strategies", "may call back for model.llm, tool"):
+    for said in ("mask", "1.0.0", "filter", "not used", "team", "7 strategies", "may call back for model.llm, tool"):
         assert said in words, said
     await site.post("/plugins/mask/enable")
     assert (await plugin(site, "mask"))["status"] == "enabled"
