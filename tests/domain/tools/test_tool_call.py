@@ -67,7 +67,7 @@ ENDS: list[tuple[Decision[ToolCall], str]] = [(complete, "completed"), (fail, "f
 
 
 def test_is_requested() -> None:
-    made(call()).then(ToolCall.Requested).whole(**REQUESTED)
+    made(call()).then(ToolCall.Requested).whole(**REQUESTED, within=None)
     assert not call().ended
 
 
