@@ -102,6 +102,9 @@ class CallsWithin:
         asked = Asked(f"call{number:05d}", offered.name, orjson.dumps(arguments).decode())
         id = self._id(task.cause.attempt, number)
         made = await self.tools.make(task, number, id, asked, self.offered, None)
+        if not made.call.ended:
+            await self.tools.cancel(self.cause, [id])
+            raise Refused(f"{tool} asks the user, which a call within another one cannot.")
         return result_of(made, made.observed.text)
 
     def _id(self, attempt: int, number: int) -> str:

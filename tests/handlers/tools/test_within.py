@@ -7,9 +7,10 @@ import json
 import pytest
 
 from domain.models.model_call import ModelCall
+from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from handlers.ports.models import ChatMessage
-from handlers.ports.tools import AskedModel, Invocation, Refused, Result
+from handlers.ports.tools import AskedModel, Invocation, NeedsAnswers, Refused, Result
 from tests.handlers.tools.scene import Scene, call, tool
 from tests.handlers.tools.test_kills import Killed
 from tests.memory import Memory
@@ -111,3 +112,22 @@ async def test_calls_within_a_lost_call_are_lost(memory: Memory, tenant: str) ->
     assert (await scene.state())["answer"] == "Done."
     assert json.loads((await scene.tool_calls())[1].arguments) == {"city": "Rome"}
     assert all(isinstance(each, ToolCall) for each in await scene.tool_calls())
+
+
+async def test_a_call_within_that_asks_the_user_is_cancelled(memory: Memory, tenant: str) -> None:
+    scene = Scene(memory, tenant, WANTS, "Rome!", "Done.", tools=[OUTER, INNER])
+    refused = outer(scene, "inner")
+    does = scene.box.does
+
+    async def asks(invocation: Invocation) -> Result:
+        if invocation.tool["name"] == "inner":
+            raise NeedsAnswers(
+                [Question(name="q", message="Which?", schema={"type": "object", "properties": {}})], "s1"
+            )
+        return await does(invocation)
+
+    scene.box.does = asks
+    await scene.worker()(await scene.asked(approve="never"))
+    assert "asks the user" in refused[0]
+    assert [each.status for each in await scene.tool_calls()] == ["completed", "cancelled"]
+    assert (await scene.state())["answer"] == "Done."
