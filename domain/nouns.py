@@ -39,6 +39,7 @@ from domain.tools.toolset import Toolset
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
+from domain.workflows.workflow import Workflow
 
 NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
@@ -79,5 +80,6 @@ NOUNS: dict[str, type[Aggregate]] = {
         Toolset,
         Transcription,
         UserSecrets,
+        Workflow,
     )
 }

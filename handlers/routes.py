@@ -42,6 +42,7 @@ from domain.tools.toolset import Toolset
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
+from domain.workflows.workflow import Workflow
 from handlers.commands import (
     access,
     accounts,
@@ -61,6 +62,7 @@ from handlers.commands import (
     tenants,
     tools,
     work,
+    workflows,
 )
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
@@ -107,7 +109,8 @@ class Route:
         return None if self.noun in (Door, EndUser) else self.noun in (Account, Plugin, Tenant)
 
     def __post_init__(self) -> None:
-        others = {path: kind for path, kind in references(self.command) if path != self.target}
+        found = references(self.command)
+        others = {path: kind for path, kind in found if path != self.target or kind is not self.noun}
         object.__setattr__(self, "references", others)
         object.__setattr__(self, "private", self.private or self.person is not None)
         object.__setattr__(self, "counts", () if self.permission in UNLIMITED else ("commands", *self.counts))
@@ -190,6 +193,12 @@ ROUTES: dict[str, Route] = {
     "app.rename": changes(App, apps.RenameApp, "app.manage", apps.rename),
     "app.set_icon": changes_prepared(App, apps.SetIcon, "app.manage", apps.set_icon),
     "app.set_site": changes_prepared(App, apps.SetSite, "app.manage", apps.set_site),
+    "app.keep_file": changes_prepared(App, workflows.KeepFile, "app.manage", workflows.keep_file),
+    "workflow.save": makes_or_changes(
+        Workflow, workflows.SaveWorkflow, "app.manage", workflows.save, target="app", private=True
+    ),
+    "workflow.publish": changes_prepared(Workflow, workflows.PublishWorkflow, "app.manage", workflows.publish),
+    "workflow.restore": changes(Workflow, workflows.RestoreWorkflow, "app.manage", workflows.restore),
     "tag.create": makes_or_changes(Tags, tags.CreateTag, "dataset.manage", tags.create, target="kind"),
     "tag.rename": makes_or_changes(Tags, tags.RenameTag, "dataset.manage", tags.rename, target="kind"),
     "tag.delete": makes_or_changes(Tags, tags.DeleteTag, "dataset.manage", tags.delete, target="kind"),

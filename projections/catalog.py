@@ -15,6 +15,7 @@ from domain.knowledge.document import Document
 from domain.models.quota import Quota
 from domain.tools.user_secrets import UserSecrets
 from domain.work.quarantine import Quarantine
+from domain.workflows.workflow import Workflow
 from projections.accounts import accounts
 from projections.api_tokens import api_tokens
 from projections.app_model_configs import app_model_configs
@@ -74,12 +75,14 @@ from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 from projections.transcriptions import transcriptions
 from projections.user_secrets import user_secrets
+from projections.workflows import workflows
 
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "knowledge": (datasets, dataset_metadata, documents, document_segments, child_chunks, dataset_queries),
     "chat": (
         apps,
         app_model_configs,
+        workflows,
         sites,
         conversations,
         messages,
@@ -148,7 +151,7 @@ IGNORED: frozenset[type] = frozenset(
         *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Quota.Begun, Tags.Begun),
         UserSecrets.Begun,
         *(Door.TraceOpened, Conversation.NamingRequested),
-        *(Conversation.StrategyChanged, Conversation.ToolDecided),
+        *(Conversation.StrategyChanged, Conversation.ToolDecided, Workflow.Begun),
     }
 )
 """Events that are in no table, on purpose."""

@@ -27,21 +27,21 @@ class Version:
 
 def version(document: Mapping[str, Any]) -> Version:
     """The version of a document. Raises: Rejection."""
-    told = document.get("version")
-    if told is None:
-        told = OLDEST
-    if not isinstance(told, str):
+    stated = document.get("version")
+    if stated is None:
+        stated = OLDEST
+    if not isinstance(stated, str):
         rule = f'A version is a text: write it in quotes, as version: "{OLDEST}".'
         raise Rejection("invalid", rule, "version")
-    match = _VERSION.fullmatch(told.strip())
+    match = _VERSION.fullmatch(stated.strip())
     if match is None:
         raise Rejection("invalid", f'A version has numbers and points, as "{OLDEST}".', "version")
     major, minor, patch = (int(part or 0) for part in match.groups())
     newest = ".".join(map(str, NEWEST))
     if (major, minor, patch) > NEWEST:
-        return Version(told, "confirm", f"Version {told} is newer than {newest}, the newest one that is known.")
+        return Version(stated, "confirm", f"Version {stated} is newer than {newest}, the newest one that is known.")
     if major < NEWEST[0]:
-        return Version(told, "confirm", f"Version {told} is much older than {newest}.")
+        return Version(stated, "confirm", f"Version {stated} is much older than {newest}.")
     if minor < NEWEST[1]:
-        return Version(told, "warn", f"Version {told} is older than {newest}; old names are read, too.")
-    return Version(told, "import")
+        return Version(stated, "warn", f"Version {stated} is older than {newest}; old names are read, too.")
+    return Version(stated, "import")

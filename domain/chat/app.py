@@ -207,6 +207,13 @@ class AnnotationReply(TypedDict):
     embedding: ChosenOrDefault
 
 
+class KeptFile(TypedDict):
+    """The file that an app was imported from."""
+
+    file: Annotated[str, "Blob with the file, without secrets."]
+    configuration: Annotated[int, "Number of the configuration that was made of it; 0 for none."]
+
+
 class AnswerSettings(TypedDict):
     """The way an app answers."""
 
@@ -246,6 +253,7 @@ class App(Aggregate):
     annotation_reply: AnnotationReply | None = field(default=None, init=False)
     annotation_model: str | None = field(default=None, init=False)
     """The embedding model that all annotations are embedded with, and that questions are compared by."""
+    file: KeptFile | None = field(default=None, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -258,7 +266,9 @@ class App(Aggregate):
         name: Annotated[str, "Name, for people."]
         description: Annotated[str, "Description, for people."]
         mode: Annotated[
-            str, "`chat`; `completion`: each message stands for itself, without history; or `agent-chat`: an agent."
+            str,
+            "`chat`; `completion`: each message stands for itself, without history; `agent-chat`: an agent; or, with a "
+            "graph, `workflow` and `advanced-chat`.",
         ] = "chat"
 
         @staticmethod
@@ -361,6 +371,16 @@ class App(Aggregate):
         def apply(self, app: App) -> None:
             app.annotation_model = self.embedding_model
 
+    class FileKept(Event):
+        """The file that the app was imported from was kept, for its export."""
+
+        TOPIC = "app.file_kept.v1"
+        file: Annotated[str, "Blob with the file, without secrets."]
+        configuration: Annotated[int, "Number of the configuration that was made of it; 0 for none."]
+
+        def apply(self, app: App) -> None:
+            app.file = KeptFile(file=self.file, configuration=self.configuration)
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -390,6 +410,11 @@ class App(Aggregate):
     def is_agent(self) -> bool:
         """True if it calls tools."""
         return self.mode == "agent-chat"
+
+    @property
+    def has_graph(self) -> bool:
+        """True if its answers are runs of a workflow."""
+        return self.mode in ("workflow", "advanced-chat")
 
     @property
     def is_completion(self) -> bool:
@@ -422,6 +447,11 @@ class App(Aggregate):
     def annotations_embedded(self, at: datetime, *, embedding_model: str) -> None:
         if not self.deleted and self.annotation_model != embedding_model:
             self.record(self.AnnotationsEmbedded, at, embedding_model=embedding_model)
+
+    def keep_file(self, at: datetime, *, file: str) -> None:
+        kept = KeptFile(file=file, configuration=len(self.configurations))
+        if kept != self.file:
+            self.record(self.FileKept, at, **kept)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

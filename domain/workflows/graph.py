@@ -152,10 +152,15 @@ class Graph:
         }
 
     @cached_property
+    def text(self) -> bytes:
+        """The normalised document as JSON, the same for equal graphs."""
+        text = json.dumps(self.normalised, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode(errors="surrogatepass")
+
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the normalised document."""
-        text = json.dumps(self.normalised, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+        return hashlib.sha256(self.text).hexdigest()
 
 
 def load(document: Mapping[str, Any]) -> Graph:

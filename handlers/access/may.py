@@ -15,6 +15,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.tools.tool_call import ToolCall
+from domain.workflows.workflow import Workflow
 
 _NONE: frozenset[Permission] = frozenset()
 
@@ -83,6 +84,8 @@ def _place(one: Aggregate) -> tuple[type[Aggregate], str] | None:
     match one:
         case App() | Dataset():
             return type(one), one.id
+        case Workflow():
+            return App, one.id
         case Conversation() | ToolCall():
             return App, one.app
         case Document():

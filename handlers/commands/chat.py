@@ -293,10 +293,10 @@ class CreateApp(Command):
 
     name: Name
     description: Description = ""
-    mode: Literal["chat", "completion", "agent-chat"] = Field(
+    mode: Literal["chat", "completion", "agent-chat", "workflow", "advanced-chat"] = Field(
         "chat",
         description="`chat`; `completion`: each message stands for itself, without history; `agent-chat`: an agent, "
-        "which calls tools",
+        "which calls tools; `workflow` and `advanced-chat`: a graph, see `workflow.save`",
     )
 
 
@@ -487,6 +487,8 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     app = await given.get(App, command.app)
     if app is None or app.deleted:
         raise not_found(App, command.app, "app")
+    if app.has_graph:
+        raise Rejection("wrong_mode", f"App {app.id} is of mode {app.mode}; send workflow.save.", "app")
     settings = cast(
         "AnswerSettings",
         {
@@ -540,6 +542,8 @@ async def _agent(app: App, command: ConfigureApp, settings: AnswerSettings, give
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:
     """Ask the newest configuration of the app; the first question starts the conversation."""
     app = given.the(App, "app")
+    if app.has_graph:
+        raise Rejection("cannot_run", f"App {app.id} is of mode {app.mode}: this version runs no graphs yet.", "app")
     if app.is_completion and command.conversation:
         raise _wrong_mode(app)
     if not app.is_completion and not command.query.strip():

@@ -23,6 +23,7 @@ from domain.tools.plugin import Plugin, PluginRun
 from domain.tools.plugin_storage import PluginStorage
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
+from domain.workflows.workflow import Workflow
 from handlers.files import Kind
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
@@ -104,6 +105,10 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("tools", event.digest)]
         case Toolset.Registered() | Toolset.Changed():
             return [("tools", event.settings["digest"])] if event.settings.get("digest") else []
+        case Workflow.DraftSaved() | Workflow.Published() | Workflow.Restored():
+            return [("file", digest) for digest in (event.document, event.graph, event.file) if digest]
+        case App.FileKept():
+            return [("file", event.file)]
         case App.IconSet():
             return _image(event.icon)
         case App.SiteSet():

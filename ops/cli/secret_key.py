@@ -147,6 +147,7 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
             "providers": remaining.providers.get(id, []),
             "sql_logins": remaining.sql_logins.get(id, []),
             "toolsets": remaining.toolsets.get(id, []),
+            "variables": remaining.variables.get(id, []),
         }
         for id in ids
     ]
@@ -161,8 +162,10 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
         archived = f", {each['archived']} archived ones" if settings.archive_url else ""
         logins = f", {len(each['sql_logins'])} SQL logins" if each["sql_logins"] else ""
         toolsets = f", {len(each['toolsets'])} toolsets" if each["toolsets"] else ""
+        variables = f", {len(each['variables'])} variables of workflows" if each["variables"] else ""
         providers = f"{len(each['providers'])} providers"
-        say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}{toolsets}")
+        others = f"{archived}, {providers}{logins}{toolsets}{variables}"
+        say(f"{each['id']:<8} {state}: {each['people']} keys of people{others}")
         for name in [] if each["current"] else each["providers"]:
             tenant, provider, key = name.split("/")
             say(f"         headrace provider add-key {provider} {key} --tenant {tenant}")
@@ -172,5 +175,8 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
         for name in [] if each["current"] else each["toolsets"]:
             tenant, _, toolset = name.partition("/")
             say(f"         headrace toolset register {toolset} … --secret-file - --tenant {tenant}")
+        for name in [] if each["current"] else each["variables"]:
+            tenant, app, variable = name.split("/", 2)
+            say(f"         headrace send workflow.save app={app} secrets.{variable}@=- … --tenant {tenant}")
     if any(each["archived"] for each in found if not each["current"]):
         say("The archive follows: run `headrace archive`, or its worker.")

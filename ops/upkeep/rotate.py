@@ -27,6 +27,7 @@ from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.sql_login import SqlLogin
 from domain.models.provider import Provider
 from domain.tools.toolset import Toolset
+from domain.workflows.workflow import Workflow
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.work.progress import Progress, no_progress
@@ -49,17 +50,18 @@ class Rewrapped:
 @dataclass
 class Needed:
     """The values under each master secret: people's keys and archived ones by number, credentials of providers by
-    tenant, provider and name, SQL logins and toolsets by tenant and id."""
+    tenant, provider and name, SQL logins and toolsets by tenant and id, secret variables by tenant, app and name."""
 
     people: Counter[str] = field(default_factory=Counter)
     archived: Counter[str] = field(default_factory=Counter)
     providers: dict[str, list[str]] = field(default_factory=dict)
     sql_logins: dict[str, list[str]] = field(default_factory=dict)
     toolsets: dict[str, list[str]] = field(default_factory=dict)
+    variables: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def ids(self) -> set[str]:
-        return {*self.people, *self.archived, *self.providers, *self.sql_logins, *self.toolsets}
+        return {*self.people, *self.archived, *self.providers, *self.sql_logins, *self.toolsets, *self.variables}
 
 
 async def rewrap(nc: Client, vault: AesVault, progress: Progress = no_progress) -> Rewrapped:
@@ -147,6 +149,11 @@ async def needed(nc: Client, vault: AesVault, archive: Archive | None = None) ->
         if toolset.secret:
             sealed = toolset.secret["sealed"]
             found.toolsets.setdefault(_id(vault, tenant, sealed), []).append(f"{tenant}/{toolset.id}")
+    async for tenant, workflow in every(nc, repository, Workflow):
+        for name, sealed in sorted(workflow.sealed):
+            of_id = found.variables.setdefault(_id(vault, tenant, sealed), [])
+            if (variable := f"{tenant}/{workflow.id}/{name}") not in of_id:
+                of_id.append(variable)
     if archive:
         await _archived(archive, vault, found)
     return found

@@ -76,6 +76,7 @@ from domain.tools.toolset import Secret, Toolset, ToolsetSettings
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
+from domain.workflows.workflow import Workflow
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"
@@ -131,6 +132,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_queries(),
         *_doors(),
         *_tools(),
+        _workflow(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -308,6 +310,7 @@ def _answers() -> Iterator[Aggregate]:
         ),
     )
     app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
+    app.keep_file(_at(12.15), file=hashlib.sha256(b"file").hexdigest())
     app.set_icon(_at(12.2), icon=Icon(type="emoji", icon="⚓", media_type=None, background="#ffead5"))
     app.set_site(_at(12.3), site=_SITE)
     talk = Conversation.begin(
@@ -420,6 +423,19 @@ def _tags() -> Aggregate:
     tags.unbind(_at(25.4), tag=_id(92), target=_id(1))
     tags.remove(_at(25.5), tag=_id(92))
     return tags
+
+
+def _workflow() -> Aggregate:
+    workflow, (document, graph, file) = (
+        Workflow.begin(Workflow.Begun, _id(4), _at(26)),
+        [hashlib.sha256(name).hexdigest() for name in (b"document", b"graph", b"file")],
+    )
+    secrets = {"WEIR_KEY": "v2:9f86d081:c2VhbGVk"}
+    workflow.save(_at(26), replaces=None, document=document, graph=graph, file=file, secrets=secrets)
+    workflow.publish(_at(26.1), graph=graph, name="Spring", comment="Opens at six.")
+    workflow.save(_at(26.2), replaces=document, document=_SEGMENTS, graph=_SEGMENTS, file=None, secrets={})
+    workflow.restore(_at(26.3), number=1)
+    return workflow
 
 
 def _with_file(talk: Conversation, message: str) -> None:

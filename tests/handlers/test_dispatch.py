@@ -26,7 +26,7 @@ from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, VERIFIER, Desk, ForgetfulOutcomes
-from tests.handlers.test_routes import PACKED, PASSWORD
+from tests.handlers.test_routes import CHART, PACKED, PASSWORD
 from tests.memory import Memory
 from tests.packages import digest, package
 
@@ -390,6 +390,9 @@ class Anything:
         await desk.done("app.configure", app=slogans, **of_completion)
         ids["slogan"] = await desk.done("message.send", app=slogans, query="?")
         await desk.answered(ids["slogan"], ids["slogan"])
+        ids["chart"] = await desk.done("app.create", name="Chart", mode="workflow")
+        await desk.done("workflow.save", app=ids["chart"], document=CHART)
+        await desk.done("workflow.publish", workflow=ids["chart"])
         ids["tag"] = await desk.done("tag.create", kind="app", name=new_id())
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
@@ -462,6 +465,10 @@ class Anything:
             "app.rename": {"app": st.just(ids["app"]), "name": text, "description": text | st.none()},
             "app.set_icon": {"app": st.just(ids["app"]), "icon": icon},
             "app.set_site": {"app": st.just(ids["app"]), "title": text, "icon": icon, "custom_disclaimer": text},
+            "app.keep_file": {"app": st.just(ids["app"]), "file": st.just(ids["recording"])},
+            "workflow.save": {"app": st.just(ids["chart"]), "document": st.just(CHART), "secrets": st.just({})},
+            "workflow.publish": {"workflow": st.just(ids["chart"]), "name": text.map(lambda name: name[:20])},
+            "workflow.restore": {"workflow": st.just(ids["chart"]), "number": st.integers(1, 3)},
             "tag.create": {"kind": st.sampled_from(["app", "knowledge"]), "name": text},
             "tag.rename": {"kind": st.just("app"), "tag": st.just(ids["tag"]), "name": text},
             "tag.delete": {"kind": st.just("app"), "tag": st.just(ids["tag"])},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -36,6 +37,18 @@ LAB = {"provider": "lab", "name": "small"}
 PACKED = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 a recording", None)
 """A recording as its sender encrypts it, with a key of zeros."""
 
+CHART: dict[str, Any] = {
+    "app": {"mode": "workflow"},
+    "workflow": {
+        "graph": {
+            "nodes": [{"id": "s", "data": {"type": "start"}}, {"id": "e", "data": {"type": "end"}}],
+            "edges": [{"source": "s", "target": "e"}],
+        },
+        "environment_variables": [{"name": "KEY", "value_type": "secret", "value": ""}],
+    },
+}
+"""A graph of a workflow."""
+
 OF_LAB, KNOWN = {"provider": "lab", "model": "small"}, {"provider": "lab", "model": "known"}
 INSTALLED, NEWER = package(), package(manifest={**FILTER, "version": "1.1.0"})
 PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
@@ -51,8 +64,8 @@ class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
     `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call, `note` an annotation,
-    `held` a tool call that waits, `asking` one whose server asks, `ready` a completed document, `segment` the first of
-    its three, `login` a SQL login."""
+    `held` a tool call that waits, `asking` one whose server asks, `chart` an app with a graph, whose draft has the digest
+    `draft`, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
     dataset: str
@@ -73,6 +86,8 @@ class World:
     note: str
     held: str
     asking: str
+    chart: str
+    draft: str
     company: str
     owner: str
     member: str
@@ -128,6 +143,13 @@ async def world(desk: Desk) -> World:
     await desk.done("user_secret.set", toolset="crm", user="ada", secret="s")
     held = await desk.held(app, talk, asked)
     asking = await desk.asking(app, talk, asked)
+    chart = await desk.done("app.create", name="Chart", mode="workflow")
+    await desk.done("workflow.save", app=chart, document=CHART, secrets={"KEY": "k"})
+    first = sha256_of(CHART)
+    await desk.done("workflow.publish", workflow=chart)
+    renamed = {**CHART, "version": "0.1.5"}
+    draft = sha256_of(renamed)
+    await desk.done("workflow.save", app=chart, document=renamed, replaces=first)
     note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
@@ -143,9 +165,14 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan, label, note, held, asking),
+        *(slogans, slogan, label, note, held, asking, chart, draft),
         *(company, owner, member, other, key),
     )
+
+
+def sha256_of(document: dict[str, Any]) -> str:
+    """The digest of a document as it is stored."""
+    return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
 
 
 def tenant_of(noun: str, desk: Desk) -> str:
@@ -178,6 +205,15 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.rename", {"app": "{app}", "description": "Answers."}, "app", ["app.renamed.v1"]),
     ("app.set_icon", {"app": "{app}", "icon": {"type": "emoji", "icon": "⚓"}}, "app", ["app.icon_set.v1"]),
     ("app.set_site", {"app": "{app}", "title": "Ask"}, "app", ["app.site_set.v1"]),
+    ("app.keep_file", {"app": "{app}", "file": hashlib.sha256(PACKED).hexdigest()}, "app", ["app.file_kept.v1"]),
+    (
+        "workflow.save",
+        {"app": "{chart}", "document": CHART, "replaces": "{draft}", "secrets": {"KEY": "k"}},
+        "workflow",
+        ["workflow.draft_saved.v1"],
+    ),
+    ("workflow.publish", {"workflow": "{chart}", "name": "Two"}, "workflow", ["workflow.published.v1"]),
+    ("workflow.restore", {"workflow": "{chart}", "number": 1}, "workflow", ["workflow.restored.v1"]),
     ("tag.create", {"kind": "knowledge", "name": "Mill"}, "tags", ["tags.begun.v1", "tag.created.v1"]),
     ("tag.create", {"kind": "app", "name": "Locks"}, "tags", ["tag.created.v1"]),
     ("tag.rename", {"kind": "app", "tag": "{label}", "name": "Mills"}, "tags", ["tag.renamed.v1"]),
@@ -588,7 +624,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     )
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
-    others = {"dataset.test", "replay.request", "sql_login.create", "budget.set"} | texts | of_accounts
+    others = {"dataset.test", "replay.request", "sql_login.create", "budget.set", "workflow.save"} | texts | of_accounts
     assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -672,6 +708,8 @@ async def test_a_command_is_accepted_once(
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "route", "bus_login", "toolset"):
         expected = {noun: fields.get(noun) or fields["name"]}
+    elif noun == "workflow":
+        expected = {noun: target}
     elif noun in ("plugin", "plugin_storage", "plugin_use"):
         expected = {"plugin": "mask", noun: "mask"}
     elif noun == "quota":
@@ -712,6 +750,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.rename", {"app": "{app}", "name": "x"}, "app"),
     ("app.set_icon", {"app": "{app}", "icon": None}, "app"),
     ("app.set_site", {"app": "{app}"}, "app"),
+    ("workflow.save", {"app": "{app}", "document": {}}, "app"),
     ("tag.bind", {"tag": "{label}", "app": "{app}"}, "app"),
     ("tag.unbind", {"tag": "{label}", "dataset": "{dataset}"}, "dataset"),
     ("app.set_annotation_reply", {"app": "{app}", "enabled": False}, "app"),

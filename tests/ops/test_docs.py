@@ -301,6 +301,8 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
         case "audio.transcribe":
             packed = bytes(12) + AESGCM(bytes(32)).encrypt(bytes(12), b"ID3 When is the boat house locked?", None)
             assert await desk.blobs.put("docs", packed) == payload["digest"]
+        case "app.keep_file":
+            assert await desk.blobs.put("docs", b"app:\n  mode: completion\nmodel_config: {}\n") == payload["file"]
         case "plugin.install":
             assert await desk.blobs.put(HOUSE, package()) == payload["package"]
         case "message.rate":

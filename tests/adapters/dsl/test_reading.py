@@ -121,8 +121,8 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(_KEYS, _VALUES, max_size=6))
-def test_what_is_written_is_read_again(told: dict[str, Any]) -> None:
-    document = {**told, "app": {"mode": "workflow"}, "workflow": told}
+def test_what_is_written_is_read_again(stated: dict[str, Any]) -> None:
+    document = {**stated, "app": {"mode": "workflow"}, "workflow": stated}
     assert read(write(document)).document == document
     assert read(write(document, "json")).document == document
     assert list(read(write(document)).document) == list(document)
@@ -149,7 +149,7 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "advice"),
+    ("stated", "advice"),
     [
         (None, "warn"),
         ("0.1.5", "warn"),
@@ -160,14 +160,14 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
         ("0.6.0-beta.1", "warn"),
     ],
 )
-def test_versions(told: str | None, advice: str) -> None:
-    found = version({"version": told})
+def test_versions(stated: str | None, advice: str) -> None:
+    found = version({"version": stated})
     assert found.advice == advice
     assert bool(found.reason) == (advice != "import")
 
 
-@pytest.mark.parametrize("told", [0.1, 1, True, "latest", "", []])
-def test_what_is_no_version_is_refused_with_what_to_do(told: object) -> None:
+@pytest.mark.parametrize("stated", [0.1, 1, True, "latest", "", []])
+def test_what_is_no_version_is_refused_with_what_to_do(stated: object) -> None:
     with pytest.raises(Rejection, match=r'"0\.1\.0"') as refused:
-        version({"version": told})
+        version({"version": stated})
     assert refused.value.field == "version"

@@ -150,7 +150,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
     assert (done["made"], done["keys"], done["faults"]) == (True, 21, {})
     none: dict[str, list[str]] = {"providers": [], "sql_logins": []}
     assert done["secrets"] == [
-        {"id": vault.current, "current": True, "people": 21, "archived": 0, **none, "toolsets": []},
+        {"id": vault.current, "current": True, "people": 21, "archived": 0, **none, "toolsets": [], "variables": []},
         {
             "id": before.current,
             "current": False,
@@ -159,6 +159,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
             "providers": ["acme/lab/default"],
             "sql_logins": ["acme/l"],
             "toolsets": ["acme/api"],
+            "variables": [],
         },
     ]
     assert disk_key(home) == disk

@@ -1,0 +1,166 @@
+"""What a node, or the configuration of an app, needs from outside of its file: models, knowledge bases, tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+Kind = Literal["model", "rerank", "dataset", "tool", "strategy"]
+Path = tuple[str | int, ...]
+
+STRATEGIES: Final = frozenset({"function_calling", "function_call", "react"})
+"""Strategies of agents that need no plugin, in lower case."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that has to be there. `name` is `provider/model`, the id of a knowledge base, `toolset/tool`, or the
+    name of a strategy; `path` is its place in the data of the node."""
+
+    kind: Kind
+    name: str
+    path: Path
+
+    @property
+    def field(self) -> str:
+        return ".".join(map(str, self.path))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a tenant has."""
+
+    models: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Models by provider; none where they are not listed."""
+    datasets: frozenset[str] = frozenset()
+    toolsets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Tools by toolset; none where they are not listed."""
+    strategies: frozenset[str] = frozenset()
+
+    def lacks(self, need: Need) -> str | None:
+        """What is missing, for people; None for nothing."""
+        owner, _, name = need.name.partition("/")
+        match need.kind:
+            case "model" | "rerank":
+                return _lacking("provider", "model", owner, name, self.models)
+            case "tool":
+                return _lacking("toolset", "tool", owner, name, self.toolsets)
+            case "dataset":
+                return None if need.name in self.datasets else f"There is no knowledge base {need.name}"
+            case "strategy":
+                known = need.name.lower() in STRATEGIES or need.name in self.strategies
+                return None if known else f"No plugin with the strategy {need.name} is enabled"
+
+
+def _lacking(owner_kind: str, kind: str, owner: str, name: str, known: Mapping[str, frozenset[str]]) -> str | None:
+    if owner not in known:
+        return f"There is no {owner_kind} {owner} with the {kind} {name}"
+    if known[owner] and name not in known[owner]:
+        return f"The {owner_kind} {owner} has no {kind} {name}"
+    return None
+
+
+def last_part(entry: object) -> str:
+    """The name of a provider: `openai` and `langgenius/openai/openai` are the same one."""
+    return str(entry or "").rpartition("/")[2]
+
+
+def of_node(type: str, data: Mapping[str, Any]) -> Iterator[Need]:
+    """The needs of a node, by its type."""
+    if find := _BY_TYPE.get(type):
+        yield from find(data)
+
+
+def of_model_config(config: Mapping[str, Any]) -> Iterator[Need]:
+    """The needs of the configuration of an app that has no graph."""
+    yield from _model(config, "model")
+    retrieval = _object(config.get("dataset_configs"))
+    yield from _reranking(retrieval, ("dataset_configs",))
+    listed = _object(retrieval.get("datasets")).get("datasets")
+    for number, each in enumerate(_list(listed)):
+        dataset = _object(_object(each).get("dataset"))
+        if dataset.get("id") and dataset.get("enabled") is not False:
+            path = ("dataset_configs", "datasets", "datasets", number, "dataset", "id")
+            yield Need("dataset", str(dataset["id"]), path)
+    for number, each in enumerate(_list(_object(config.get("agent_mode")).get("tools"))):
+        yield from _agent_tool(_object(each), ("agent_mode", "tools", number))
+
+
+def _model(data: Mapping[str, Any], *path: str, kind: Kind = "model", name: str = "name") -> Iterator[Need]:
+    entry: Any = data
+    for part in path:
+        entry = _object(entry).get(part)
+    entry = _object(entry)
+    if entry.get(name):
+        owner = entry.get("provider") or entry.get("reranking_provider_name")
+        yield Need(kind, f"{last_part(owner)}/{entry[name]}", path)
+
+
+def _retrieval(data: Mapping[str, Any]) -> Iterator[Need]:
+    for number, id in enumerate(_list(data.get("dataset_ids"))):
+        yield Need("dataset", str(id), ("dataset_ids", number))
+    if data.get("retrieval_mode") == "single":
+        yield from _model(data, "single_retrieval_config", "model")
+    else:
+        yield from _reranking(_object(data.get("multiple_retrieval_config")), ("multiple_retrieval_config",))
+    if data.get("metadata_filtering_mode") == "automatic":
+        yield from _model(data, "metadata_model_config")
+
+
+def _reranking(settings: Mapping[str, Any], path: Path) -> Iterator[Need]:
+    wanted = settings.get("reranking_enable", True) and settings.get("reranking_mode") != "weighted_score"
+    entry = _object(settings.get("reranking_model"))
+    owner = entry.get("provider") or entry.get("reranking_provider_name")
+    name = entry.get("model") or entry.get("reranking_model_name")
+    if wanted and name:
+        yield Need("rerank", f"{last_part(owner)}/{name}", (*path, "reranking_model"))
+
+
+def _tool(data: Mapping[str, Any], path: Path = ()) -> Iterator[Need]:
+    owner = last_part(data.get("provider_name") or data.get("provider_id"))
+    if owner and data.get("tool_name"):
+        yield Need("tool", f"{owner}/{data['tool_name']}", path)
+
+
+def _agent_tool(entry: Mapping[str, Any], path: Path) -> Iterator[Need]:
+    """Old files have tools of agents by name alone: `{dataset: {id}}`, `{google_search: {}}`."""
+    if entry.get("enabled") is False:
+        return
+    if "dataset" in entry:
+        dataset = _object(entry["dataset"])
+        if dataset.get("id") and dataset.get("enabled") is not False:
+            yield Need("dataset", str(dataset["id"]), (*path, "dataset", "id"))
+    else:
+        yield from _tool(entry, path)
+
+
+def _agent(data: Mapping[str, Any]) -> Iterator[Need]:
+    if data.get("agent_strategy_name"):
+        yield Need("strategy", str(data["agent_strategy_name"]), ("agent_strategy_name",))
+    parameters = _object(data.get("agent_parameters"))
+    model = _object(_object(parameters.get("model")).get("value"))
+    if name := model.get("model") or model.get("name"):
+        yield Need("model", f"{last_part(model.get('provider'))}/{name}", ("agent_parameters", "model", "value"))
+    for number, each in enumerate(_list(_object(parameters.get("tools")).get("value"))):
+        yield from _agent_tool(_object(each), ("agent_parameters", "tools", "value", number))
+
+
+_OF_MODEL: Callable[[Mapping[str, Any]], Iterator[Need]] = lambda data: _model(data, "model")  # noqa: E731
+
+_BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Need]]]] = {
+    "llm": _OF_MODEL,
+    "question-classifier": _OF_MODEL,
+    "parameter-extractor": _OF_MODEL,
+    "knowledge-retrieval": _retrieval,
+    "tool": _tool,
+    "agent": _agent,
+}
+
+
+def _object(entry: object) -> Mapping[str, Any]:
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _list(entry: object) -> list[Any]:
+    return entry if isinstance(entry, list) else []
