@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-Kind = Literal["model", "rerank", "dataset", "tool", "strategy"]
+Kind = Literal["model", "rerank", "dataset", "tool", "strategy", "event"]
 Path = tuple[str | int, ...]
 
 STRATEGIES: Final = frozenset({"function_calling", "function_call", "react"})
@@ -15,8 +15,8 @@ STRATEGIES: Final = frozenset({"function_calling", "function_call", "react"})
 
 @dataclass(frozen=True)
 class Need:
-    """Something that has to be there. `name` is `provider/model`, the id of a knowledge base, `toolset/tool`, or the
-    name of a strategy; `path` is its place in the data of the node."""
+    """Something that has to be there. `name` is `provider/model`, the id of a knowledge base, `toolset/tool`, the
+    name of a strategy, or `plugin/event`; `path` is its place in the data of the node."""
 
     kind: Kind
     name: str
@@ -48,6 +48,8 @@ class Known:
                 return _lacking("toolset", "tool", owner, name, self.toolsets)
             case "dataset":
                 return None if need.name in self.datasets else f"There is no knowledge base {need.name}"
+            case "event":
+                return f"Events of plugins, such as {need.name}, do not arrive here"
             case "strategy":
                 known = need.name.lower() in STRATEGIES or need.name in self.strategies
                 return None if known else f"No plugin with the strategy {need.name} is enabled"
@@ -146,6 +148,11 @@ def _agent(data: Mapping[str, Any]) -> Iterator[Need]:
         yield from _agent_tool(_object(each), ("agent_parameters", "tools", "value", number))
 
 
+def _event(data: Mapping[str, Any]) -> Iterator[Need]:
+    owner = last_part(data.get("provider_id") or data.get("plugin_id"))
+    yield Need("event", f"{owner}/{data.get('event_name') or ''}", ("event_name",))
+
+
 _OF_MODEL: Callable[[Mapping[str, Any]], Iterator[Need]] = lambda data: _model(data, "model")  # noqa: E731
 
 _BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Need]]]] = {
@@ -155,6 +162,7 @@ _BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Need]]]] = {
     "knowledge-retrieval": _retrieval,
     "tool": _tool,
     "agent": _agent,
+    "trigger-plugin": _event,
 }
 
 

@@ -10,7 +10,7 @@ from domain.workflows import needs
 from domain.workflows.graph import Graph, Node
 from domain.workflows.mapping import KINDS, Replacements
 from domain.workflows.needs import Known, Need
-from domain.workflows.problems import problems
+from domain.workflows.node_types import problems
 from domain.workflows.rendering import references
 
 Status = Literal["runs", "changed", "cannot"]
@@ -99,15 +99,19 @@ def of_graph(
     original: Graph,
     known: Known | None,
     given: Replacements,
+    others: Mapping[str, Sequence[Reason]],
     **about: str,
 ) -> Report:
-    """The report on a graph that was made of `original` by a mapping. Without `known`, needs are only named."""
+    """The report on a graph that was made of `original` by a mapping, with other reasons by node.
+
+    Without `known`, needs are only named.
+    """
     found = problems(graph)
     parts = []
     for id, node in graph.nodes.items():
         own = [Reason("cannot", each.field, each.rule) for each in found if each.node == id]
         wanted = needs.of_node(original.nodes[id].type, original.nodes[id].data)
-        reasons = [*own, *changes(node), *of_needs(wanted, known, given), *_gone(node, graph)]
+        reasons = [*own, *changes(node), *of_needs(wanted, known, given), *others.get(id, ()), *_gone(node, graph)]
         parts.append(Part(id, node.type, node.title, tuple(dict.fromkeys(reasons))))
     return Report(
         **_about(about),
@@ -139,6 +143,8 @@ def of_needs(wanted: Iterator[Need], known: Known | None, given: Replacements) -
 
 
 def _advice(need: Need) -> str:
+    if need.kind == "event":
+        return ": begin with a webhook or a schedule"
     if need.kind not in KINDS:
         return ": install and enable one"
     news = {"dataset": "ID", "tool": "TOOLSET/TOOL"}

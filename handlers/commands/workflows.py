@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.workflows.graph import Graph, load
-from domain.workflows.problems import problems
+from domain.workflows.node_types import problems
 from domain.workflows.workflow import MOST_COMMENT, MOST_NAME, Workflow
 from handlers.commands.fields import AppId, Command, Id, Ref, Sha256, at_most
 from handlers.commands.packed import kept_blob

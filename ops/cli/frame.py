@@ -56,6 +56,8 @@ FILES = {
     "key": ("key",),
     "provider": ("provider",),
     "toolset": ("toolset",),
+    "dsl": ("dsl",),
+    "workflow": ("workflow",),
     "plugin": ("plugin",),
     "session": ("session",),
     "secret_key": ("rotate-key",),

@@ -64,8 +64,8 @@ class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
     `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call, `note` an annotation,
-    `held` a tool call that waits, `asking` one whose server asks, `chart` an app with a graph, whose draft has the digest
-    `draft`, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
+    `held` a tool call that waits, `asking` one whose server asks, `chart` an app with a graph, whose draft has the
+    digest `draft`, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
     dataset: str
