@@ -241,13 +241,13 @@ def _agent(made: Configuring, settings: Mapping[str, Any]) -> dict[str, Any]:
     tools: dict[str, list[str]] = {}
     for number, entry in enumerate(_list(settings.get("tools"))):
         tool = _object(entry)
-        owner = needs.last_part(tool.get("provider_name") or tool.get("provider_id"))
         if tool.get("enabled") is False or "dataset" in tool:
             continue
-        if not owner or not tool.get("tool_name"):
-            made.cannot("agent", f"agent_mode.tools[{number}]", "It names no provider of the tool; add it to the app.")
+        owner, _, name = needs.tool_of(tool).partition("/")
+        if not owner or not name:
+            made.cannot("agent", f"agent_mode.tools[{number}]", "It names no tool; add it to the app.")
             continue
-        tools.setdefault(owner, []).append(str(tool["tool_name"]))
+        tools.setdefault(owner, []).append(name)
     if _text(settings.get("prompt")) or _object(settings.get("prompt")):
         made.changed("agent", "agent_mode.prompt", "The strategy has a prompt of its own.")
     if tools:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
-from adapters.dsl.yaml_values import finite, values
+from adapters.dsl.yaml_values import finite, values, whole
 from domain.aggregate import Rejection
 from domain.workflows.graph import DEPTH, MODES, OTHER_KINDS
 
@@ -61,7 +61,7 @@ def _decoded(data: bytes) -> str:
 def _json(text: str) -> Any:
     """The value of a JSON text; None where it is none, and may be YAML in braces."""
     try:
-        return json.loads(text, parse_constant=str, parse_float=finite)
+        return json.loads(text, parse_constant=str, parse_float=finite, parse_int=whole)
     except RecursionError:
         raise Rejection("invalid", f"A file is at most {DEPTH} levels deep.") from None
     except ValueError:

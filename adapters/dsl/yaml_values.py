@@ -34,7 +34,7 @@ _BOOLEANS: Final = {
     for spelling in (word, word.capitalize(), word.upper())
 }
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,300})")
+_INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9]{1,300}\.[0-9]{0,300}|\.[0-9]{1,300})(?:[eE][-+][0-9]{1,5})?")
 
 
@@ -180,8 +180,13 @@ def plain(text: str) -> Any:
     if text in _BOOLEANS:
         return _BOOLEANS[text]
     if _INTEGER.fullmatch(text):
-        return int(text)
+        return whole(text)
     return finite(text) if _FLOAT.fullmatch(text) else text
+
+
+def whole(text: str) -> int | str:
+    """The integer in a text; the text where it has more than 64 bits, as no program of the log takes it."""
+    return int(text) if len(text) < 19 or (len(text) < 21 and abs(int(text)) < 2**63) else text
 
 
 def finite(text: str) -> float | str:

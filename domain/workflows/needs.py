@@ -24,7 +24,7 @@ class Need:
 
     @property
     def field(self) -> str:
-        return ".".join(map(str, self.path))
+        return ".".join(map(str, self.path)) or "tool_name"
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,20 @@ def _reranking(settings: Mapping[str, Any], path: Path) -> Iterator[Need]:
         yield Need("rerank", f"{last_part(owner)}/{name}", (*path, "reranking_model"))
 
 
+def tool_of(data: Mapping[str, Any]) -> str:
+    """The toolset and the name of a tool; old files have tools of agents by name alone: `{google_search: {}}`."""
+    if data.get("tool_name"):
+        return f"{last_part(data.get('provider_name') or data.get('provider_id'))}/{data['tool_name']}"
+    return next((f"{name}/{name}" for name, spec in data.items() if isinstance(spec, Mapping)), "")
+
+
 def _tool(data: Mapping[str, Any], path: Path = ()) -> Iterator[Need]:
-    owner = last_part(data.get("provider_name") or data.get("provider_id"))
-    if owner and data.get("tool_name"):
-        yield Need("tool", f"{owner}/{data['tool_name']}", path)
+    if name := tool_of(data):
+        yield Need("tool", name, path)
 
 
 def _agent_tool(entry: Mapping[str, Any], path: Path) -> Iterator[Need]:
-    """Old files have tools of agents by name alone: `{dataset: {id}}`, `{google_search: {}}`."""
+    """Old files have knowledge bases among the tools: `{dataset: {id}}`."""
     if entry.get("enabled") is False:
         return
     if "dataset" in entry:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from domain.workflows.defaults import check as check_defaults
-from domain.workflows.graph import CONTAINERS, INNER_STARTS, Graph, Node, Problem
+from domain.workflows.graph import CONTAINERS, INNER_STARTS, TRIGGERS, Graph, Node, Problem
 from domain.workflows.node_type import NodeType
 from domain.workflows.nodes import (
     agent,
@@ -96,6 +96,8 @@ def problems(graph: Graph) -> list[Problem]:
         if not (kind := TYPES.get(node.type)):
             found.append(Problem(node.id, "type", f"There is no node type {node.type}; there are {', '.join(TYPES)}."))
             continue
+        if node.type in TRIGGERS and graph.mode != "workflow":
+            found.append(Problem(node.id, "type", "Triggers are for apps of mode workflow."))
         found += check_defaults(node)
         if kind.check:
             found += kind.check(node)

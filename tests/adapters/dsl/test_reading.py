@@ -44,10 +44,11 @@ def test_the_same_app_in_many_spellings(data: bytes) -> None:
 
 
 def test_scalars_are_read_as_those_who_wrote_them_do() -> None:
-    text = "[yes, 'yes', 0.1, 1, '1', ~, null, 2024-01-01, 12:30, 0123, 1e5, 1.5e+3, .inf, 1.0e+999, !!str 5]"
+    text = "[yes, 'yes', 0.1, 1, '1', ~, null, 2024-01-01, 12:30, 0123, 1e5, 1.5e+3, .inf, 1.0e+999, !!str 5, "
+    text += f"{2**63 - 1}, {2**63}]"
     assert values(text) == [
         *(True, "yes", 0.1, 1, "1", None, None),
-        *("2024-01-01", "12:30", "0123", "1e5", 1500.0, ".inf", "1.0e+999", "5"),
+        *("2024-01-01", "12:30", "0123", "1e5", 1500.0, ".inf", "1.0e+999", "5", 2**63 - 1, str(2**63)),
     ]
 
 
@@ -113,8 +114,9 @@ def test_secrets_are_emptied_and_nothing_else() -> None:
 _KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 _ODD = st.sampled_from(["yes", "1_000", "0123", "12:30", "2024-01-01", "=", "<<", "~", "", "1e5", "0x1f", ".5", "NaN"])
+_NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS | _ODD,
+    _NUMBERS | st.none() | st.booleans() | _TEXTS | _ODD,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS | _ODD, inner, max_size=4),
     max_leaves=20,
 )
