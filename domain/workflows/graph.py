@@ -16,13 +16,13 @@ from typing import Any, Final
 
 from domain.aggregate import Rejection
 
-MODES: Final = frozenset({"workflow", "advanced-chat"})
-OTHER_KINDS: Final = frozenset({"rag_pipeline", "snippet"})
+MODES: Final = ("workflow", "advanced-chat")
+OTHER_KINDS: Final = ("rag_pipeline", "snippet")
 START: Final = "start"
-TRIGGERS: Final = frozenset({"trigger-webhook", "trigger-schedule", "trigger-plugin"})
-CONTAINERS: Final = frozenset({"iteration", "loop"})
-INNER_STARTS: Final = frozenset({"iteration-start", "loop-start"})
-STRATEGIES: Final = frozenset({"fail-branch", "default-value"})
+TRIGGERS: Final = ("trigger-webhook", "trigger-schedule", "trigger-plugin")
+CONTAINERS: Final = ("iteration", "loop")
+INNER_STARTS: Final = ("iteration-start", "loop-start")
+STRATEGIES: Final = ("fail-branch", "default-value")
 RENAMED: Final = {"variable-assigner": "variable-aggregator"}
 """Types of old files, which have nothing to do with an `assigner`."""
 
