@@ -190,11 +190,11 @@ async def _import(settings: Settings, made: Import, into: str | None, wait: floa
     done: list[str] = []
     async with connected(settings) as client:
 
-        async def send(name: str, **fields: Any) -> Outcome:
-            outcome = await client.send(name, fields, wait=wait)
+        async def send(command: str, /, **fields: Any) -> Outcome:
+            outcome = await client.send(command, fields, wait=wait)
             if outcome["status"] == "rejected":
                 raise Rejected(outcome)
-            done.append(name)
+            done.append(command)
             return outcome
 
         id = into or str((await send("app.create", **app_fields(document, mode)))["ids"]["app"])
