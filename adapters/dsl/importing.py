@@ -31,7 +31,7 @@ class Import:
     original: bytes
     """The bytes of the file, without secrets."""
     document: dict[str, Any]
-    """What the draft of a graph is, or what a configuration is made of: mapped, without secrets."""
+    """The draft of a graph, or the source of a configuration: mapped, without secrets."""
     secrets: Mapping[str, str]
     version: Version
     report: Report

@@ -1,4 +1,4 @@
-"""A mapping: what stands in a tenant for the models, knowledge bases and tools that a file names."""
+"""A mapping: names of a tenant that stand for the models, knowledge bases and tools that a file names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Replacements:
     by_kind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of(self, need: Need) -> str | None:
-        """What stands for a need; None where it stays."""
+        """The name that stands for a need; None where it stays."""
         known = self.by_kind.get(need.kind, {})
         owner, _, name = need.name.partition("/")
         found = known.get(need.name) or known.get(f"{owner}/{ANY}")

@@ -1,4 +1,4 @@
-"""What a node, or the configuration of an app, needs from outside of its file: models, knowledge bases, tools."""
+"""Needs of a node, or of the configuration of an app, outside of its file: models, knowledge bases, tools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Known:
-    """What a tenant has."""
+    """Models, knowledge bases, tools and strategies of a tenant."""
 
     models: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Models by provider; none where they are not listed."""
@@ -39,7 +39,7 @@ class Known:
     strategies: frozenset[str] = frozenset()
 
     def lacks(self, need: Need) -> str | None:
-        """What is missing, for people; None for nothing."""
+        """The missing thing, for people; None where nothing is missing."""
         owner, _, name = need.name.partition("/")
         match need.kind:
             case "model" | "rerank":

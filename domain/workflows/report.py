@@ -54,9 +54,9 @@ class Report:
     version: str
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
-    """What was ignored, or is worth to know, about the file as a whole."""
+    """Facts about the file as a whole: what was ignored, or is worth to know."""
     problems: tuple[Reason, ...] = ()
-    """What keeps the whole from running."""
+    """Reasons why the whole cannot run."""
 
     @property
     def status(self) -> Status:
@@ -130,7 +130,7 @@ def _notes(about: Mapping[str, str]) -> Sequence[str]:
 
 
 def of_needs(wanted: Iterator[Need], known: Known | None, given: Replacements) -> Iterator[Reason]:
-    """What is missing, and what was mapped."""
+    """Missing needs, and mapped ones."""
     for need in wanted:
         new = given.of(need)
         lacking = known and known.lacks(Need(need.kind, new or need.name, need.path))

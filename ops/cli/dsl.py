@@ -143,7 +143,7 @@ def mapping_of(pairs: list[str] | None, file: Path | None) -> Replacements:
 
 
 async def known_of(settings: Settings) -> Known:
-    """What the tenant has, as the tables say. Raises: Failed."""
+    """Models, knowledge bases and tools of the tenant, as the tables say. Raises: Failed."""
     found = await rows(settings, _KNOWN, tenant=settings.tenant)
     models: dict[str, frozenset[str]] = {"builtin": frozenset({"extractive"})}
     toolsets: dict[str, frozenset[str]] = {}
