@@ -25,6 +25,7 @@ from adapters.jetstream.streams import NOT_LAST
 from adapters.many import each
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.sql_login import SqlLogin
+from domain.chat.app import App
 from domain.models.provider import Provider
 from domain.tools.toolset import Toolset
 from domain.workflows.workflow import Workflow
@@ -150,6 +151,9 @@ async def needed(nc: Client, vault: AesVault, archive: Archive | None = None) ->
             sealed = toolset.secret["sealed"]
             found.toolsets.setdefault(_id(vault, tenant, sealed), []).append(f"{tenant}/{toolset.id}")
     async for tenant, workflow in every(nc, repository, Workflow):
+        app = await repository.get(App, tenant, workflow.id)
+        if app is None or app.deleted:
+            continue
         for name, sealed in sorted(workflow.sealed):
             of_id = found.variables.setdefault(_id(vault, tenant, sealed), [])
             if (variable := f"{tenant}/{workflow.id}/{name}") not in of_id:

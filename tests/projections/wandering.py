@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
@@ -30,6 +32,7 @@ from domain.tools.plugin_use import PluginUse
 from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
+from domain.workflows.workflow import Workflow
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
 
 TENANTS = ("one", "two")
@@ -73,6 +76,8 @@ def wander(random: Random, steps: int, few: int = 2, *, late: bool = True, skew_
         walk.history.person = None
         walk.history.correlation = f"command-{number}"
         random.choice(walk.steps)(number)
+        if number % 9 == 0:
+            walk.workflow(number, Random(number))
     return walk.history
 
 
@@ -87,6 +92,7 @@ class _Walk:
         self.tenants: dict[str, Tenant] = {}
         self.keys: dict[tuple[str, str], ApiKey] = {}
         self.tags: dict[tuple[str, str], Tags] = {}
+        self.workflows: dict[tuple[str, str], Workflow] = {}
         self.annotations: dict[tuple[str, str], Annotation] = {}
         self.providers: dict[tuple[str, str], Provider] = {}
         self.models: dict[tuple[str, str], Model] = {}
@@ -541,6 +547,27 @@ class _Walk:
             each.id for tenant, *_, each in self.tools if tenant == self.history.tenant and each.cause_id == message
         ]
         return self.random.choice([None, *mine])
+
+    def workflow(self, number: int, random: Random) -> None:
+        """Also of an app that was deleted: the sender may not have heard of it yet."""
+        app, now, mine = id_of(1, random.randrange(self.few)), self.history.now, self.history.tenant
+        found = self.workflows.get((mine, app))
+        if found is None:
+            found = self.workflows[mine, app] = Workflow.begin(Workflow.Begun, app, now)
+        blob = json.dumps({"workflow": {"graph": {"nodes": [], "edges": []}, "features": {"n": number % 3}}}).encode()
+        digest = hashlib.sha256(blob).hexdigest()
+        self.history.blobs[mine, digest] = blob
+        before, graph = (found.draft["document"], found.draft["graph"]) if found.draft else (None, "")
+        with suppress(Rejection):
+            match random.choice(["save", "save", "publish", "restore"]):
+                case "save":
+                    found.save(now, replaces=before, document=digest, graph=f"graph {number}", file=None, secrets={})
+                case "publish":
+                    found.publish(now, graph=graph, name=f"v {number}", comment="")
+                case "restore":
+                    found.restore(now, number=random.randrange(1, 4))
+        if found.pending_events:
+            self.history.record(found)
 
     def delete(self, number: int) -> None:
         nouns = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant and not noun.deleted]

@@ -160,7 +160,7 @@ def spoiled(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(spoiled())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_file_is_more_than_reported_or_refused(document: dict[str, Any]) -> None:
     try:
         made = imported(write(document), KNOWN, MAPPING)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.dsl.reading import LARGEST, read, without_secrets
@@ -123,6 +123,7 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(_KEYS, _VALUES, max_size=6))
+@settings(deadline=None)
 def test_what_is_written_is_read_again(stated: dict[str, Any]) -> None:
     document = {**stated, "app": {"mode": "workflow"}, "workflow": stated}
     assert read(write(document)).document == document
@@ -139,12 +140,14 @@ _BITS = st.sampled_from(
 
 
 @given(st.lists(_BITS | _TEXTS, max_size=40).map("".join) | st.text())
+@settings(deadline=None)
 def test_no_text_is_more_than_refused(text: str) -> None:
     with suppress(Rejection):
         read(text.encode("utf-8", "surrogatepass"))
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_no_bytes_are_more_than_refused(data: bytes) -> None:
     with suppress(Rejection):
         read(data)

@@ -25,10 +25,12 @@ from adapters.jetstream.streams import set_up
 from adapters.privacy.vault import AesVault, UnknownKey, key_id
 from domain.access.sql_login import SqlLogin
 from domain.aggregate import new_id
+from domain.chat.app import App
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Metadata, Subject
 from domain.models.provider import Credential, Provider
 from domain.tools.toolset import Secret, Toolset
+from domain.workflows.workflow import Workflow
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import EmbeddedNats, disk_key
 from ops.settings import Settings
@@ -66,6 +68,7 @@ async def server(home: Path) -> AsyncIterator[tuple[str, Client]]:
 
 TOOLSET = Subject("acme", "toolset", "api")
 LOGIN = Subject("acme", "sql_login", "l")
+APP = Subject("acme", "app", "chart")
 
 
 def toolset(sealed: str) -> Toolset:
@@ -112,6 +115,13 @@ async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
     await store.append(TOOLSET, tools.pending(), Metadata(new_id(), "acme", new_id()), 0)
     login = sql_login(vault.seal("acme", "verifier"))
     await store.append(LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), 0)
+    app = App.begin(App.Created, "chart", NOW, name="Chart", description="", mode="workflow")
+    await store.append(APP, app.pending(), Metadata(new_id(), "acme", new_id()), 0)
+    chart = Workflow.begin(Workflow.Begun, "chart", NOW)
+    sealed = {"KEY": vault.seal("acme", "k-71")}
+    chart.save(NOW, replaces=None, document="d", graph="g", file=None, secrets=sealed)
+    chart.publish(NOW, graph="g", name="", comment="")
+    await store.append(Subject("acme", "workflow", "chart"), chart.pending(), Metadata(new_id(), "acme", new_id()), 0)
     provider = lab(vault.seal("acme", "sk-lab"))
     await store.append(Subject("acme", "provider", "lab"), provider.pending(), Metadata(new_id(), "acme", new_id()), 0)
     return people
@@ -123,7 +133,7 @@ async def all_open(nc: Client, vault: AesVault, people: list[str]) -> None:
     for person in people:
         assert isinstance(await keys.of("acme", person), Key)
     messages = [each async for some in JetStreamLog(nc, keys).read(EVENTS, 0, follow=False) for each in some]
-    assert len(messages) == 4
+    assert len(messages) == 6
     assert "words" in str(messages[0])
 
 
@@ -159,7 +169,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
             "providers": ["acme/lab/default"],
             "sql_logins": ["acme/l"],
             "toolsets": ["acme/api"],
-            "variables": [],
+            "variables": ["acme/chart/KEY"],
         },
     ]
     assert disk_key(home) == disk
@@ -168,10 +178,12 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
 
     listed = await headrace("rotate-key", "--check")
     assert listed.code == 1
-    assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins, 1 toolsets" in listed.out
+    earlier = f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins, 1 toolsets"
+    assert f"{earlier}, 1 variables of workflows" in listed.out
     assert "headrace provider add-key lab default --tenant acme" in listed.out
     assert "headrace sql-login create NAME --tenant acme, then revoke l" in listed.out
     assert "headrace toolset register api … --secret-file - --tenant acme" in listed.out
+    assert "headrace send workflow.save app=chart secrets.KEY@=- … --tenant acme" in listed.out
     async with server(home) as (_, client):
         await all_open(client, vault, people)
         assert all(vault.is_current(key) for key in await forms(client))
@@ -199,6 +211,13 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
         first = await JetStreamEventStore(client).load(TOOLSET)
         await JetStreamEventStore(client).append(
             TOOLSET, tools.pending(), Metadata(new_id(), "acme", new_id()), first[-1].position.sequence
+        )
+        app = App.begin(App.Created, "chart", NOW, name="Chart", description="", mode="workflow")
+        app.pending()
+        app.delete(NOW)
+        first = await JetStreamEventStore(client).load(APP)
+        await JetStreamEventStore(client).append(
+            APP, app.pending(), Metadata(new_id(), "acme", new_id()), first[-1].position.sequence
         )
     assert (await headrace("rotate-key", "--check")).code == 0
 
