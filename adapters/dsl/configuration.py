@@ -27,7 +27,7 @@ def model_config(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
         "sensitive_word_avoidance": _moderation(row["sensitive_word_avoidance"], base),
         "file_upload": _files(row["file_upload"]),
     }
-    if row["agent_mode"]:
+    if row["agent_mode"]["enabled"]:
         made["agent_mode"] = _agent(row["agent_mode"], _object(base.get("agent_mode")))
     return made
 
