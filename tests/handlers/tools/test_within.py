@@ -121,9 +121,7 @@ async def test_a_call_within_that_asks_the_user_is_cancelled(memory: Memory, ten
 
     async def asks(invocation: Invocation) -> Result:
         if invocation.tool["name"] == "inner":
-            raise NeedsAnswers(
-                [Question(name="q", message="Which?", schema={"type": "object", "properties": {}})], "s1"
-            )
+            raise NeedsAnswers([Question(name="q", message="Which?", form={"type": "object", "properties": {}})], "s1")
         return await does(invocation)
 
     scene.box.does = asks
