@@ -80,6 +80,16 @@ async def test_a_spare_process_waits_for_the_next_tenant(make: Make) -> None:
         assert children.pids == [pid]
 
 
+async def test_a_process_is_prepared_for_a_tenant_that_has_none(make: Make) -> None:
+    async with make() as children:
+        children.prepare("acme")
+        spare = children._spare
+        assert spare
+        pid = (await spare).child.pid
+        await ask(children, "acme")
+        assert children.pids == [pid]
+
+
 async def test_no_more_than_allowed_at_a_time(children: Children) -> None:
     began = time.monotonic()
     await asyncio.gather(*(ask(children, f"tenant-{number % 3}", "nap") for number in range(6)))
