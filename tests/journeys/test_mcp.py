@@ -81,7 +81,7 @@ async def test_an_agent_calls_a_tool_of_a_server_and_an_app(headrace: Stack, lab
 
 
 async def test_a_server_asks_the_user_and_workers_are_restarted_meanwhile(headrace: Stack, lab: str) -> None:
-    """A server of today keeps no session: what it asks, and its state, are on record."""
+    """A server of today keeps no session: what it asks, and its state, are recorded."""
     frames: list[Any] = []
 
     async def ask(app: str) -> None:
@@ -138,7 +138,7 @@ async def test_an_older_server_waits_in_a_session_that_is_lost_with_its_worker(h
 
 
 async def test_each_user_calls_a_server_with_a_secret_of_their_own(headrace: Stack, lab: str) -> None:
-    """The server knows its users by their keys, and lists its tools for nobody else."""
+    """The server knows its users by their keys, and lists its tools for its operator."""
     keys = {f"Bearer key-of-{user}" for user in ("the-list", "ada", "bob")}
     app = Recording(server().streamable_http_app())
     app._refuses = lambda headers: 0 if headers.get("authorization") in keys else 401

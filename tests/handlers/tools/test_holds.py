@@ -214,12 +214,12 @@ async def test_a_question_of_a_server_waits_and_its_answers_go_back(memory: Memo
 
 async def test_a_call_that_was_released_may_ask_again_and_again(memory: Memory, tenant: str) -> None:
     scene = Scene(memory, tenant, ORDERS, "It is ordered.", tools=[tool("order", destructive=True)])
-    told: list[Any] = []
+    got: list[Any] = []
 
     async def does(invocation: Invocation) -> Result:
-        told.append(invocation.answered)
-        if len(told) < 3:
-            raise NeedsAnswers([SIZE], f"state-{len(told)}")
+        got.append(invocation.answered)
+        if len(got) < 3:
+            raise NeedsAnswers([SIZE], f"state-{len(got)}")
         return Result("Done.")
 
     scene.box.does = does
@@ -230,9 +230,9 @@ async def test_a_call_that_was_released_may_ask_again_and_again(memory: Memory, 
         assert (await scene.state())["status"] == "held"
         await scene.decided("tool_call.release", made.id, answer={"size": number})
     assert (await scene.state())["answer"] == "It is ordered."
-    assert told[0] is None
-    assert [each.state for each in told[1:]] == ["state-1", "state-2"]
-    assert [each.answers["size"]["content"] for each in told[1:]] == [{"size": 1}, {"size": 2}]
+    assert got[0] is None
+    assert [each.state for each in got[1:]] == ["state-1", "state-2"]
+    assert [each.answers["size"]["content"] for each in got[1:]] == [{"size": 1}, {"size": 2}]
 
 
 async def test_a_server_that_asks_without_end_fails(memory: Memory, tenant: str, monkeypatch: Any) -> None:
