@@ -56,8 +56,8 @@ tool_calls = ReadModel(
     required(
         "questions",
         JSONB,
-        "What its server asked last: name, message, form (a JSON Schema), and the answer: action (null before) and "
-        "content.",
+        "Questions that its server asked last: name, message, form (a JSON Schema), and the answer: action (null "
+        "before) and content.",
     ),
     optional("decided_by", Text, "Actor who released, refused or answered it; null for none."),
     optional("decided_at", Time, "When it was released, refused or answered; null likewise."),
