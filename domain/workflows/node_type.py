@@ -14,6 +14,10 @@ NODE_ERROR: Final = "WorkflowNodeError"
 """The type of errors that have no better one. Types are the names that files of Dify compare with."""
 
 
+TRUE: Final = frozenset({"true", "1", "1.0", "yes", "on", "y", "t"})
+FALSE: Final = frozenset({"false", "0", "0.0", "no", "off", "n", "f"})
+
+
 class Failed(Exception):
     """A node that failed."""
 
@@ -115,6 +119,11 @@ def text(spec: object) -> str:
 def data(value: Value | None) -> Any:
     """Plain data; None for what is missing."""
     return None if value is None else value.data
+
+
+def flag(spec: object) -> bool:
+    """A switch of a file, which some write as a text."""
+    return str(spec).strip().lower() in TRUE
 
 
 def whole(spec: object, otherwise: int) -> int:

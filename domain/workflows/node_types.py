@@ -32,6 +32,7 @@ from domain.workflows.nodes import (
     trigger,
     variable_aggregator,
 )
+from domain.workflows.shapes import check as check_shape
 from domain.workflows.values import WrongType, declared
 
 TYPES: Final[Mapping[str, NodeType]] = {
@@ -99,6 +100,7 @@ def problems(graph: Graph) -> list[Problem]:
         if node.type in TRIGGERS and graph.mode != "workflow":
             found.append(Problem(node.id, "type", "Triggers are for apps of mode workflow."))
         found += check_defaults(node)
+        found += check_shape(node)
         if kind.check:
             found += kind.check(node)
         if node.type == "assigner" and _parallel(graph, node) and _remembers(node):

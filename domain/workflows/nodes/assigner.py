@@ -77,7 +77,10 @@ def assigned(node: Node) -> list[Selector]:
 
 def _first_version(node: Node, view: Values) -> Done:
     target = selector(node.data.get("assigned_variable_selector"))
-    current = _target(target, {}, view)
+    try:
+        current = _target(target, {}, view)
+    except Failed as failed:
+        raise Failed(failed.message, NODE_ERROR) from failed
     mode = node.data.get("write_mode")
     if mode == "clear":
         return _done({target: _cleared(current)})

@@ -14,6 +14,7 @@ from domain.workflows.node_type import (
     Failed,
     NodeType,
     Values,
+    flag,
     mapping,
     selector,
     sequence,
@@ -64,16 +65,16 @@ def run(node: Node, view: Values) -> Done:
         raise Failed(f"A list of texts, numbers, booleans or files is needed, not {value.type}.")
     items = list(value.data)
     spec = {name: mapping(node.data.get(name)) for name in ("filter_by", "extract_by", "order_by", "limit")}
-    if spec["filter_by"].get("enabled"):
+    if flag(spec["filter_by"].get("enabled")):
         for condition in map(mapping, sequence(spec["filter_by"].get("conditions"))):
             items = list(filter(_test(value.type, condition, view), items))
-    if spec["extract_by"].get("enabled"):
+    if flag(spec["extract_by"].get("enabled")):
         items = [items[_serial(spec["extract_by"], items, view)]]
-    if spec["order_by"].get("enabled"):
+    if flag(spec["order_by"].get("enabled")):
         by = spec["order_by"]
         items.sort(key=_key(value.type, text(by.get("key"))), reverse=by.get("value") == "desc")
-    if spec["limit"].get("enabled"):
-        size = spec["limit"].get("size")
+    if flag(spec["limit"].get("enabled")):
+        size = spec["limit"].get("size", -1)
         items = items[: size if isinstance(size, int) else whole(size, 0)]
     first, last = (items[0], items[-1]) if items else (None, None)
     return Done({"result": Value(value.type, items), "first_record": first, "last_record": last})
@@ -85,7 +86,7 @@ def check(node: Node) -> Iterator[Problem]:
         path = f"filter_by.conditions[{number}]"
         if text(condition.get("comparison_operator")) not in COMPARISONS:
             yield Problem(node.id, f"{path}.comparison_operator", f"It is one of {', '.join(sorted(COMPARISONS))}.")
-        if not isinstance(condition.get("value"), str | bool | list):
+        if not isinstance(condition.get("value"), str | bool | int | float | list):
             yield Problem(node.id, f"{path}.value", "It is a text, true, false or a list.")
 
 
@@ -105,6 +106,8 @@ def _serial(spec: Mapping[str, Any], items: list[Any], view: Values) -> int:
 def _test(type: str, condition: Mapping[str, Any], view: Values) -> Test:
     spec = condition.get("value")
     given = render(spec, view.find) if isinstance(spec, str) else spec
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        given = bool(given) if given in (0, 1) else str(given)
     name = text(condition.get("comparison_operator"))
     if type == values.array(values.FILE):
         key = text(condition.get("key"))

@@ -15,6 +15,7 @@ from domain.workflows.node_type import (
     NodeType,
     Trouble,
     Values,
+    flag,
     mapping,
     selector,
     sequence,
@@ -196,7 +197,7 @@ def _files(value: Value) -> list[File]:
 def with_files(node: Node, messages: list[Message], view: Values) -> list[Message]:
     """Messages with the files that the model is to see, in the last one."""
     vision = mapping(node.data.get("vision"))
-    if not vision.get("enabled"):
+    if not flag(vision.get("enabled")):
         return messages
     config = mapping(vision.get("configs"))
     value = view.find(selector(config.get("variable_selector")) or ("sys", "files"))
@@ -214,7 +215,7 @@ def with_files(node: Node, messages: list[Message], view: Values) -> list[Messag
 
 def _context(node: Node, view: Values) -> str:
     spec = mapping(node.data.get("context"))
-    value = view.find(selector(spec.get("variable_selector"))) if spec.get("enabled") else None
+    value = view.find(selector(spec.get("variable_selector"))) if flag(spec.get("enabled")) else None
     if value is None or value.data is None:
         return ""
     if isinstance(value.data, str):

@@ -45,6 +45,8 @@ def _object(name: str, spec: Mapping[str, Any], data: object) -> Mapping[str, An
         if spec.get("required"):
             raise Failed(f"The input {name} is required.", NODE_ERROR)
         return None
+    if not data:
+        return None
     if not isinstance(data, Mapping):
         raise Failed(f"The input {name} is no object.", NODE_ERROR)
     return data

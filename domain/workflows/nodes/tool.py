@@ -44,7 +44,7 @@ def check(node: Node) -> Iterator[Problem]:
             yield Problem(node.id, f"{field}.type", f"It is one of {', '.join(KINDS)}.")
         elif kind == "variable" and not isinstance(value, list):
             yield Problem(node.id, f"{field}.value", "A variable is a list: the node, the name.")
-        elif kind == "mixed" and not isinstance(value, str):
+        elif kind == "mixed" and not isinstance(value, str | None):
             yield Problem(node.id, f"{field}.value", "A mixed value is a text.")
 
 

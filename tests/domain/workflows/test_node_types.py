@@ -41,6 +41,11 @@ def test_each_file_has_a_type() -> None:
         ("http-request", {"method": "brew"}, "method"),
         ("iteration", {"iterator_selector": "s.l", "output_selector": []}, "iterator_selector"),
         ("loop", {"loop_count": 0}, "loop_count"),
+        ("answer", {"answer": 5}, "answer"),
+        ("end", {"outputs": [{"value_selector": ["s", "a"]}]}, "outputs[0].variable"),
+        ("template-transform", {"template": "", "variables": [{"variable": "v"}]}, "variables[0].value_selector"),
+        ("if-else", {"cases": [{"case_id": "x", "conditions": []}]}, "cases[0].logical_operator"),
+        ("list-operator", {"variable": ["s", "l"], "limit": {"enabled": "perhaps"}}, "limit.enabled"),
         ("assigner", {}, "write_mode"),
         ("human-input", {"user_actions": []}, "user_actions"),
         ("knowledge-retrieval", {"dataset_ids": []}, "dataset_ids"),
@@ -65,7 +70,7 @@ def test_what_keeps_a_node_from_running_names_node_and_field(type: str, data: di
 
 
 def test_items_that_run_at_once_assign_no_variable_of_the_conversation() -> None:
-    item = {"variable_selector": ["conversation", "c"], "operation": "clear"}
+    item = {"variable_selector": ["conversation", "c"], "input_type": "variable", "operation": "clear"}
     for parallel in (True, False):
         container = {"iterator_selector": ["s", "l"], "output_selector": ["a", "x"], "is_parallel": parallel}
         nodes = [
