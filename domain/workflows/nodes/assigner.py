@@ -40,7 +40,7 @@ MODES: Final = (OVER_WRITE, "append", "clear")
 
 
 def run(node: Node, view: Values) -> Done:
-    if "items" not in node.data:
+    if not _second(node):
         return _first_version(node, view)
     written: dict[Selector, Value] = {}
     for item in map(mapping, sequence(node.data.get("items"))):
@@ -59,7 +59,7 @@ def run(node: Node, view: Values) -> Done:
 
 
 def check(node: Node) -> Iterator[Problem]:
-    if "items" not in node.data:
+    if not _second(node):
         if node.data.get("write_mode") not in MODES:
             yield Problem(node.id, "write_mode", f"It is one of {', '.join(MODES)}.")
         return
@@ -73,6 +73,11 @@ def assigned(node: Node) -> list[Selector]:
     items = [mapping(each) for each in sequence(node.data.get("items"))]
     named = [each.get("variable_selector") for each in items] + [node.data.get("assigned_variable_selector")]
     return [path for path in map(selector, named) if path]
+
+
+def _second(node: Node) -> bool:
+    """Test for a node of version 2, which has items."""
+    return "items" in node.data or node.version in ("2", "v2")
 
 
 def _first_version(node: Node, view: Values) -> Done:

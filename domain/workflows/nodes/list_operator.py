@@ -50,6 +50,7 @@ BOOLEANS: Final[Mapping[str, Callable[[bool, bool], bool]]] = {"is": operator.eq
 LISTED: Final = frozenset({"type", "transfer_method"})
 """Attributes of files that are looked for in a list."""
 ATTRIBUTES: Final = {**values.ATTRIBUTES, "url": "remote_url"}
+CONTAINS: Final = "contains"
 EMPTY: Final = {"first_record": None, "last_record": None}
 COMPARISONS: Final = frozenset({*TEXTS, *NUMBERS, *BOOLEANS})
 KINDS: Final = tuple(map(values.array, (values.STRING, values.NUMBER, values.BOOLEAN, values.FILE)))
@@ -59,7 +60,7 @@ def run(node: Node, view: Values) -> Done:
     value = view.find(selector(node.data.get("variable")))
     if value is None:
         raise Failed("The list is missing.")
-    if not value.data and (value.is_array or value.data is None):
+    if not value.data:
         return Done({"result": Value(value.type if value.is_array else values.array(values.STRING), []), **EMPTY})
     if value.type not in KINDS:
         raise Failed(f"A list of texts, numbers, booleans or files is needed, not {value.type}.")
@@ -84,7 +85,7 @@ def check(node: Node) -> Iterator[Problem]:
     conditions = mapping(node.data.get("filter_by")).get("conditions")
     for number, condition in enumerate(map(mapping, sequence(conditions))):
         path = f"filter_by.conditions[{number}]"
-        if text(condition.get("comparison_operator")) not in COMPARISONS:
+        if text(condition.get("comparison_operator", CONTAINS)) not in COMPARISONS:
             yield Problem(node.id, f"{path}.comparison_operator", f"It is one of {', '.join(sorted(COMPARISONS))}.")
         if not isinstance(condition.get("value"), str | bool | int | float | list):
             yield Problem(node.id, f"{path}.value", "It is a text, true, false or a list.")
@@ -108,7 +109,7 @@ def _test(type: str, condition: Mapping[str, Any], view: Values) -> Test:
     given = render(spec, view.find) if isinstance(spec, str) else spec
     if isinstance(given, int | float) and not isinstance(given, bool):
         given = bool(given) if given in (0, 1) else str(given)
-    name = text(condition.get("comparison_operator"))
+    name = text(condition.get("comparison_operator", CONTAINS))
     if type == values.array(values.FILE):
         key = text(condition.get("key"))
         test = _file_test(key, name, given)

@@ -58,6 +58,9 @@ def prepare(node: Node, view: Values) -> ModelRequest | TemplateRequest:
     if not jinja:
         return _checked(request)
     spec = mapping(node.data.get("prompt_config")).get("jinja2_variables")
+    for variable in map(mapping, sequence(spec)):
+        if view.find(path := selector(variable.get("value_selector"))) is None:
+            raise Failed(f"The variable {'.'.join(path)} is missing.", MISSING)
     return TemplateRequest(tuple(jinja.values()), as_objects(variables(spec, view.find)), (request, tuple(jinja)))
 
 
@@ -84,7 +87,7 @@ def check(node: Node) -> Iterator[Problem]:
     if spec is not None and not isinstance(mapping(spec).get("window"), Mapping):
         yield Problem(node.id, "memory.window", "It is an object: enabled, size.")
     for number, part in enumerate(map(mapping, sequence(node.data.get("prompt_template")))):
-        if part.get("edition_type") != "jinja2" and not isinstance(part.get("text"), str):
+        if part.get("edition_type") != "jinja2" and not isinstance(part.get("text", ""), str):
             yield Problem(node.id, f"prompt_template[{number}].text", "It is a text.")
 
 

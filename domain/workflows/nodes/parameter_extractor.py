@@ -10,7 +10,20 @@ from typing import Any, Final
 from domain.workflows import prompt, values
 from domain.workflows.graph import Node, Problem
 from domain.workflows.lenient_json import first_object
-from domain.workflows.node_type import Done, Failed, NodeType, Trouble, Values, mapping, selector, sequence, text
+from domain.workflows.node_type import (
+    FALSE,
+    TRUE,
+    Done,
+    Failed,
+    NodeType,
+    Trouble,
+    Values,
+    flag,
+    mapping,
+    selector,
+    sequence,
+    text,
+)
 from domain.workflows.nodes.llm import with_files
 from domain.workflows.rendering import as_text, render
 from domain.workflows.requests import Message, ModelAnswer, ModelRequest
@@ -92,7 +105,7 @@ def check(node: Node) -> Iterator[Problem]:
             yield Problem(node.id, f"{path}.name", f"It is a name, and none of {', '.join(RESERVED)}.")
         if _type(spec) not in EMPTY and _element(_type(spec)) not in ELEMENTS:
             yield Problem(node.id, f"{path}.type", "It is string, number, boolean, select or an array of those.")
-        if not isinstance(spec.get("required", False), bool):
+        if str(spec.get("required", False)).strip().lower() not in TRUE | FALSE:
             yield Problem(node.id, f"{path}.required", "It is true or false.")
 
 
@@ -107,7 +120,7 @@ def schema(node: Node) -> dict[str, Any]:
         else:
             options = {"enum": list(sequence(spec.get("options")))} if spec.get("options") else {}
             properties[name] = {"type": "string" if type == "select" else type, **options, **about}
-        if spec.get("required"):
+        if flag(spec.get("required")):
             required.append(name)
     return {"type": "object", "properties": properties, "required": required}
 
