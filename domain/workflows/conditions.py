@@ -76,6 +76,8 @@ def problems(node: str, path: str, spec: object) -> list[Problem]:
         if spelled(operator) not in OPERATORS:
             rule = f"There is no comparison {operator}; there are {', '.join(OPERATORS)}."
             found.append(Problem(node, f"{path}[{number}].comparison_operator", rule))
+        inner = mapping(condition.get("sub_variable_condition")).get("conditions")
+        found += problems(node, f"{path}[{number}].sub_variable_condition.conditions", inner)
     return found
 
 

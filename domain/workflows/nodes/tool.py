@@ -38,7 +38,7 @@ def conclude(node: Node, request: ToolRequest, answer: ToolAnswer | Trouble) -> 
 
 def check(node: Node) -> Iterator[Problem]:
     for name, spec in mapping(node.data.get("tool_parameters")).items():
-        if spec is None:
+        if not isinstance(spec, Mapping):
             continue
         field = f"tool_parameters.{name}"
         kind, value = mapping(spec).get("type"), mapping(spec).get("value")

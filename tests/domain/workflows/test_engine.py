@@ -191,7 +191,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def test_strange_files_are_refused_or_run() -> None:
     chance = random.Random(7)
     known = [case for case in cases() if '"type": "code"' not in json.dumps(case["graph"])]
-    for _ in range(1_500):
+    for _ in range(600):
         case = copy.deepcopy(chance.choice(known))
         *path, last = chance.choice(list(places(case["graph"])))
         inside: Any = case["graph"]
