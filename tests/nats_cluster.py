@@ -146,7 +146,7 @@ class Node:
 
     @property
     def state(self) -> str:
-        """How it ended, if it did, and the last lines of its log."""
+        """Exit status, if it ended, and the last lines of its log."""
         ended = self._child.poll() if self._child is not None else "not started"
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return f"{self.name} on {self._ports}: ended {ended}\n" + "\n".join(lines[-10:])

@@ -576,7 +576,7 @@ class Anything:
             "user_secret.set": {"toolset": st.just("crm"), "user": st.just("ada"), "secret": text},
             "user_secret.remove": {"toolset": st.just("crm"), "user": st.just("ada")},
             "plugin.install": {**mask, "package": st.just(digest(INSTALLED))},
-            **{f"plugin.{verb}": mask for verb in ("remove", "enable", "disable")},
+            **{f"plugin.{verb}": mask for verb in ("remove", "enable", "disable", "clear")},
             "plugin.configure": {**mask, "settings": st.just({"mark": "x"}) | st.just({})},
             "tool_call.release": {"tool_call": st.just(ids["held"])},
             "tool_call.refuse": {"tool_call": st.just(ids["held"]), "reason": text},
@@ -660,7 +660,7 @@ class Anything:
         return right.map(as_json) | objects | cut | st.binary(max_size=60)
 
 
-NEVER = {"document.retry", "message.retry", "message.stop"}
+NEVER = {"document.retry", "message.retry", "message.stop", "plugin.clear"}
 """Commands that the state of things there does not allow."""
 
 DELETES = {

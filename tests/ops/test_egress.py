@@ -36,6 +36,7 @@ GUARDED = {
     "adapters/tools/exchange.py": {"httpx2"},
     "adapters/tools/mcp/login.py": {"mcp"},
     "adapters/tools/mcp/processes.py": {"mcp"},
+    "adapters/tools/mcp/questions.py": {"mcp"},
     "adapters/tools/mcp/session.py": {"httpx2", "mcp"},
     "adapters/tools/mcp/toolbox.py": {"httpx2", "mcp"},
 }

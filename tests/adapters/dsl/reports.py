@@ -21,7 +21,7 @@ KNOWN = Known(
     datasets=frozenset({DATASET}),
     toolsets={"time": frozenset({"current_time"}), "web": frozenset({"search"}), "builtin": frozenset({"time"})},
 )
-"""What the tenant of the reports has."""
+"""Models, knowledge bases and tools of the tenant of the reports."""
 
 MAPPING = replacements(
     {

@@ -56,8 +56,10 @@ NO_WORDS = {
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
     "user_secret.*": "names of toolsets, digests; a secret that is sealed with the person's key by itself",
+    "workflow.*": "digests; secrets, encrypted by the tenant's vault; names of versions and comments on them",
     "toolset.*": "names, addresses and settings of the tenant; words of a server about its tools",
     "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*"
+    " tool_call.requested.within"
     " tool_call.asked.until tool_call.answered.action": "names of tools, times, one of a few values",
     "message.held.calls message.strategy_changed.before message.strategy_changed.strategy": "ids, and one of a few "
     "values",
@@ -132,6 +134,7 @@ PLAIN = {
     "sql_login": "ids",
     "tag": "the tenant's names, and ids",
     "tenant": "ids, roles, and the name that the tenant gives itself",
+    "workflow": "the tenant's graphs, settings and names",
 }
 """Nouns of commands whose rejected payloads are kept, by reason."""
 
