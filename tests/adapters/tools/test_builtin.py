@@ -54,6 +54,8 @@ def test_each_tool_has_a_schema_that_servers_take(tool: Definition) -> None:
     ("arguments", "said"),
     [
         ({}, "Monday, 04 May 2026, 10:30:00 UTC (UTC+0000)\nISO 8601: 2026-05-04T10:30:00+00:00"),
+        ({"at": "now", "zone": "UTC"}, "Monday, 04 May 2026, 10:30:00"),
+        ({"at": "2026-05-03T10:30:00", "until": "Now"}, "Until then: 1 days, 0 hours, 0 minutes."),
         ({"zone": "Europe/Paris"}, "Monday, 04 May 2026, 12:30:00 CEST"),
         ({"zone": "Asia/Kathmandu"}, "16:15:00"),
         ({"add_days": 60}, "Friday, 03 July 2026"),
