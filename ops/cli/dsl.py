@@ -33,7 +33,7 @@ Map = Annotated[
     list[str] | None,
     typer.Option(
         "--map",
-        help="What stands for a name of the file: model:openai/gpt-4o=local/small, model:*=…, rerank:…=PROVIDER/MODEL, "
+        help="A name that stands for one of the file: model:openai/gpt-4o=local/small, model:*=…, rerank:…=PROVIDER/MODEL, "
         "dataset:ID=ID, tool:google=TOOLSET or tool:google/search=TOOLSET/TOOL; repeatable.",
     ),
 ]
