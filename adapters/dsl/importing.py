@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,15 @@ from adapters.dsl.model_config import Configuring, configuring
 from adapters.dsl.reading import AppFile, read, without_secrets
 from adapters.dsl.version import Version, version
 from adapters.dsl.writing import emptied
-from domain.workflows.graph import load
+from domain.workflows.graph import FAILED, Graph, load
 from domain.workflows.mapping import Replacements, mapped
 from domain.workflows.needs import Known
-from domain.workflows.report import Report, of_graph
+from domain.workflows.report import Reason, Report, of_graph
 
 NAME, DESCRIPTION, MOST_ICON = 255, 2000, 64
 """Maximum characters of the name of an app, of its description and of an icon."""
+
+OLD_SUCCESS = "success-branch"
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -67,11 +69,22 @@ def imported(data: bytes, known: Known | None, given: Replacements) -> Import:
     configured = None
     if file.is_workflow:
         graph = load(document)
-        report = of_graph(graph, load(plain), known, given, unreadable(graph), **about)
+        others = unreadable(graph)
+        for id, reason in _branches(document, graph):
+            others.setdefault(id, []).append(reason)
+        report = of_graph(graph, load(plain), known, given, others, **about)
     else:
         configured = configuring(document, plain["model_config"], known, given)
         report = configured.report(**about)
     return Import(file, emptied(file), document, secrets, found, report, configured)
+
+
+def _branches(document: Mapping[str, Any], graph: Graph) -> Iterator[tuple[str, Reason]]:
+    """The nodes with an edge that Dify never takes, and that is taken here."""
+    for edge in document["workflow"]["graph"].get("edges") or []:
+        node = graph.nodes.get(text(edge.get("source")))
+        if node and node.strategy == FAILED and edge.get("sourceHandle") == OLD_SUCCESS:
+            yield node.id, Reason("changed", "sourceHandle", f"The edges of {OLD_SUCCESS} are taken after success.")
 
 
 def text(value: object) -> str:

@@ -392,10 +392,11 @@ class _Plain:
         self.seen += 1
         if depth > DEPTH or self.seen > VALUES:
             raise Rejection("invalid", f"A file is at most {DEPTH} levels deep, with {VALUES:,} values.", path or None)
+        if isinstance(value, str) and "\0" in value:
+            raise Rejection("invalid", "Must not contain NUL characters.", path.replace("\0", "�") or None)
         if isinstance(value, Mapping):
-            return {
-                _text(key): self.value(each, depth + 1, f"{path}.{_text(key)}"[-200:]) for key, each in value.items()
-            }
+            named = ((self.value(_text(key), depth, path), each) for key, each in value.items())
+            return {name: self.value(each, depth + 1, f"{path}.{name}"[-200:]) for name, each in named}
         if isinstance(value, list | tuple):
             return [self.value(each, depth + 1, path) for each in value]
         if value is None or isinstance(value, str | bool | int):

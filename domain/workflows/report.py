@@ -21,6 +21,8 @@ STATUSES: Final[Mapping[Status, str]] = {
     "cannot": "cannot run yet",
 }
 
+WITH_MODEL: Final = ("llm", "question-classifier", "parameter-extractor")
+
 NAMESPACES: Final = frozenset({"sys", "env", "conversation", "rag"})
 
 
@@ -111,7 +113,8 @@ def of_graph(
     for id, node in graph.nodes.items():
         own = [Reason("cannot", each.field, each.rule) for each in found if each.node == id]
         wanted = needs.of_node(original.nodes[id].type, original.nodes[id].data)
-        reasons = [*own, *changes(node), *of_needs(wanted, known, given), *others.get(id, ()), *_gone(node, graph)]
+        noted = [*_modelless(node), *_clear_keys(node), *_gone(node, graph)]
+        reasons = [*own, *changes(node), *of_needs(wanted, known, given), *others.get(id, ()), *noted]
         parts.append(Part(id, node.type, node.title, tuple(dict.fromkeys(reasons))))
     return Report(
         **_about(about),
@@ -215,6 +218,24 @@ _CHANGES: Final[Mapping[str, Callable[[Mapping[str, Any]], Found]]] = {
     "if-else": _if_else,
     "human-input": _human_input,
 }
+
+
+def _modelless(node: Node) -> Iterator[Reason]:
+    model = node.data.get("model")
+    if node.type in WITH_MODEL and not (isinstance(model, Mapping) and model.get("name")):
+        yield Reason("cannot", "model", "It names no model.")
+
+
+def _clear_keys(node: Node) -> Iterator[Reason]:
+    """Keys that stand in the node, and so in tables and in the exported file."""
+    authorization = node.data.get("authorization")
+    if not isinstance(authorization, Mapping) or authorization.get("type") != "api-key":
+        return
+    config = authorization.get("config")
+    key = config.get("api_key") if isinstance(config, Mapping) else None
+    if isinstance(key, str) and key and not references(key):
+        field = "authorization.config.api_key"
+        yield Reason("runs", field, "The key stands in the node: move it to a secret variable of the environment.")
 
 
 def _gone(node: Node, graph: Graph) -> Iterator[Reason]:

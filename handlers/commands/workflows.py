@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
+import orjson
 from pydantic import Field, JsonValue, model_validator
 
 from domain.aggregate import Rejection
@@ -121,8 +121,8 @@ async def _document(command: SaveWorkflow, given: Preparation) -> dict[str, Any]
         raise Rejection("too_large", f"A document must not exceed {LARGEST // 2**20} MiB.", "digest")
     data = await given.ports.blobs.get(given.tenant, command.digest)
     try:
-        found = await asyncio.to_thread(json.loads, data)
-    except (ValueError, RecursionError):
+        found = await asyncio.to_thread(orjson.loads, data)
+    except ValueError:
         raise Rejection("invalid", "The blob is no JSON.", "digest") from None
     if not isinstance(found, dict):
         raise Rejection("invalid", "The blob is no JSON object.", "digest")
@@ -147,10 +147,7 @@ async def _store(document: Mapping[str, Any], app: App, given: Preparation) -> _
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (UnicodeEncodeError, ValueError):
-        raise Rejection("invalid", "It holds numbers or characters that JSON has not.", "document") from None
+    return orjson.dumps(document)
 
 
 async def publish(command: PublishWorkflow, given: Preparation) -> Change[Workflow]:
@@ -164,7 +161,7 @@ async def publish(command: PublishWorkflow, given: Preparation) -> Change[Workfl
 
 async def _runnable(text: bytes) -> None:
     """Raises: Rejection `cannot_run`."""
-    graph: Graph = await asyncio.to_thread(lambda: load(json.loads(text)))
+    graph: Graph = await asyncio.to_thread(lambda: load(orjson.loads(text)))
     for each in problems(graph):
         where = f"Node {each.node}" if each.node else "The graph"
         raise Rejection("cannot_run", f"{where}: {each.rule}", f"{each.node}.{each.field}" if each.node else each.field)

@@ -33,8 +33,8 @@ Map = Annotated[
     list[str] | None,
     typer.Option(
         "--map",
-        help="A name that stands for one of the file: model:openai/gpt-4o=local/small, model:*=…, rerank:…=PROVIDER/MODEL, "
-        "dataset:ID=ID, tool:google=TOOLSET or tool:google/search=TOOLSET/TOOL; repeatable.",
+        help="A name that stands for one of the file: model:openai/gpt-4o=local/small, model:*=…, "
+        "rerank:…=PROVIDER/MODEL, dataset:ID=ID, tool:google=TOOLSET or tool:google/search=TOOLSET/TOOL; repeatable.",
     ),
 ]
 MapFile = Annotated[

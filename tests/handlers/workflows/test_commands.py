@@ -51,10 +51,19 @@ async def test_a_large_document_is_named_by_its_digest(desk: Desk, app: str) -> 
     digest = await desk.blobs.put(desk.tenant, json.dumps(given).encode())
     await desk.done("workflow.save", app=app, digest=digest, file=digest)
     assert (await draft(desk, app))["file"] == digest
-    for data, rule in ((b"[]", "no JSON object"), (b"{", "no JSON"), (b"[" * 10**6, "no JSON")):
+    for data, rule in (
+        (b"[]", "no JSON object"),
+        (b"{", "no JSON"),
+        (b"[" * 10**6, "no JSON"),
+        (b"[1e999]", "no JSON"),
+    ):
         broken = await desk.blobs.put(desk.tenant, data)
         outcome = await desk.send("workflow.save", app=app, digest=broken)
         assert (outcome.code, outcome.field, rule in str(outcome.message)) == ("invalid", "digest", True)
+    for data in (b'"a\\u0000"', b'{"\\u0000": 1}'):
+        broken = await desk.blobs.put(desk.tenant, b'{"app": {"mode": "workflow"}, "workflow": ' + data + b"}")
+        outcome = await desk.send("workflow.save", app=app, digest=broken)
+        assert (outcome.code, "NUL" in str(outcome.message)) == ("invalid", True)
     assert await desk.fails("workflow.save", app=app, digest="0" * 64) == ("not_found", "digest")
     assert await desk.fails("workflow.save", app=app, document=given | {"x": 1}) == ("invalid", "document")
     assert await desk.fails("workflow.save", app=app) == ("invalid", "document")
