@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from domain.workflows.node_type import mapping
+
 _STRATEGIES: Final = {"tools": "function_call", "react": "react"}
 
 
@@ -12,11 +14,11 @@ def model_config(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     """The configuration in a row of `app_model_configs`, with the fields of `base` that have no place in it."""
     made = {
         **base,
-        "model": _model(row, _object(base.get("model"))),
+        "model": _model(row, mapping(base.get("model"))),
         "pre_prompt": row["pre_prompt"],
         "prompt_type": "simple",
         "user_input_form": _form(row["user_input_form"], base.get("user_input_form")),
-        "dataset_configs": _datasets(row["dataset_configs"], _object(base.get("dataset_configs"))),
+        "dataset_configs": _datasets(row["dataset_configs"], mapping(base.get("dataset_configs"))),
         "opening_statement": row["opening_statement"],
         "suggested_questions": row["suggested_questions"],
         "suggested_questions_after_answer": {"enabled": row["suggested_questions_after_answer"]["enabled"]},
@@ -28,7 +30,7 @@ def model_config(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
         "file_upload": _files(row["file_upload"]),
     }
     if row["agent_mode"]["enabled"]:
-        made["agent_mode"] = _agent(row["agent_mode"], _object(base.get("agent_mode")))
+        made["agent_mode"] = _agent(row["agent_mode"], mapping(base.get("agent_mode")))
     return made
 
 
@@ -46,8 +48,8 @@ def _model(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
 def _form(variables: list[Mapping[str, Any]], base: object) -> list[dict[str, Any]]:
     known: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for entry in base if isinstance(base, list) else []:
-        for type, spec in _object(entry).items():
-            known[str(_object(spec).get("variable"))] = type, _object(spec)
+        for type, spec in mapping(entry).items():
+            known[str(mapping(spec).get("variable"))] = type, mapping(spec)
     form = []
     for each in variables:
         type, spec = known.get(each["name"], ("paragraph", {"label": each["name"]}))
@@ -74,10 +76,10 @@ def _datasets(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     if weight is None:
         return made
     weights = {
-        "vector_setting": {**_object(_object(base.get("weights")).get("vector_setting")), "vector_weight": weight},
+        "vector_setting": {**mapping(mapping(base.get("weights")).get("vector_setting")), "vector_weight": weight},
         "keyword_setting": {"keyword_weight": round(1 - weight, 6)},
     }
-    return {**made, "reranking_mode": "weighted_score", "weights": {**_object(base.get("weights")), **weights}}
+    return {**made, "reranking_mode": "weighted_score", "weights": {**mapping(base.get("weights")), **weights}}
 
 
 def _speech(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +128,3 @@ def _agent(agent: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     ]
     strategy = _STRATEGIES.get(agent["strategy"], "function_call")
     return {**base, "enabled": True, "strategy": strategy, "max_iteration": agent["rounds"], "tools": tools}
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

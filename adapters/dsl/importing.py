@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.dsl.code import unreadable
-from adapters.dsl.model_config import Configuring, configuring
+from adapters.dsl.features import Configuring
+from adapters.dsl.model_config import configuring
 from adapters.dsl.reading import AppFile, read, without_secrets
 from adapters.dsl.version import Version, version
 from adapters.dsl.writing import emptied

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from domain.workflows.node_type import mapping, sequence
+
 Kind = Literal["model", "rerank", "dataset", "tool", "strategy", "event"]
 Path = tuple[str | int, ...]
 
@@ -77,42 +79,42 @@ def of_node(type: str, data: Mapping[str, Any]) -> Iterator[Need]:
 def of_model_config(config: Mapping[str, Any]) -> Iterator[Need]:
     """The needs of the configuration of an app that has no graph."""
     yield from _model(config, "model")
-    retrieval = _object(config.get("dataset_configs"))
+    retrieval = mapping(config.get("dataset_configs"))
     yield from _reranking(retrieval, ("dataset_configs",))
-    listed = _object(retrieval.get("datasets")).get("datasets")
-    for number, each in enumerate(_list(listed)):
-        dataset = _object(_object(each).get("dataset"))
+    listed = mapping(retrieval.get("datasets")).get("datasets")
+    for number, each in enumerate(sequence(listed)):
+        dataset = mapping(mapping(each).get("dataset"))
         if dataset.get("id") and dataset.get("enabled") is not False:
             path = ("dataset_configs", "datasets", "datasets", number, "dataset", "id")
             yield Need("dataset", str(dataset["id"]), path)
-    for number, each in enumerate(_list(_object(config.get("agent_mode")).get("tools"))):
-        yield from _agent_tool(_object(each), ("agent_mode", "tools", number))
+    for number, each in enumerate(sequence(mapping(config.get("agent_mode")).get("tools"))):
+        yield from _agent_tool(mapping(each), ("agent_mode", "tools", number))
 
 
 def _model(data: Mapping[str, Any], *path: str, kind: Kind = "model", name: str = "name") -> Iterator[Need]:
     entry: Any = data
     for part in path:
-        entry = _object(entry).get(part)
-    entry = _object(entry)
+        entry = mapping(entry).get(part)
+    entry = mapping(entry)
     if entry.get(name):
         owner = entry.get("provider") or entry.get("reranking_provider_name")
         yield Need(kind, f"{last_part(owner)}/{entry[name]}", path)
 
 
 def _retrieval(data: Mapping[str, Any]) -> Iterator[Need]:
-    for number, id in enumerate(_list(data.get("dataset_ids"))):
+    for number, id in enumerate(sequence(data.get("dataset_ids"))):
         yield Need("dataset", str(id), ("dataset_ids", number))
     if data.get("retrieval_mode") == "single":
         yield from _model(data, "single_retrieval_config", "model")
     else:
-        yield from _reranking(_object(data.get("multiple_retrieval_config")), ("multiple_retrieval_config",))
+        yield from _reranking(mapping(data.get("multiple_retrieval_config")), ("multiple_retrieval_config",))
     if data.get("metadata_filtering_mode") == "automatic":
         yield from _model(data, "metadata_model_config")
 
 
 def _reranking(settings: Mapping[str, Any], path: Path) -> Iterator[Need]:
     wanted = settings.get("reranking_enable", True) and settings.get("reranking_mode") != "weighted_score"
-    entry = _object(settings.get("reranking_model"))
+    entry = mapping(settings.get("reranking_model"))
     owner = entry.get("provider") or entry.get("reranking_provider_name")
     name = entry.get("model") or entry.get("reranking_model_name")
     if wanted and name:
@@ -136,7 +138,7 @@ def _agent_tool(entry: Mapping[str, Any], path: Path) -> Iterator[Need]:
     if entry.get("enabled") is False:
         return
     if "dataset" in entry:
-        dataset = _object(entry["dataset"])
+        dataset = mapping(entry["dataset"])
         if dataset.get("id") and dataset.get("enabled") is not False:
             yield Need("dataset", str(dataset["id"]), (*path, "dataset", "id"))
     else:
@@ -146,12 +148,12 @@ def _agent_tool(entry: Mapping[str, Any], path: Path) -> Iterator[Need]:
 def _agent(data: Mapping[str, Any]) -> Iterator[Need]:
     if data.get("agent_strategy_name"):
         yield Need("strategy", str(data["agent_strategy_name"]), ("agent_strategy_name",))
-    parameters = _object(data.get("agent_parameters"))
-    model = _object(_object(parameters.get("model")).get("value"))
+    parameters = mapping(data.get("agent_parameters"))
+    model = mapping(mapping(parameters.get("model")).get("value"))
     if name := model.get("model") or model.get("name"):
         yield Need("model", f"{last_part(model.get('provider'))}/{name}", ("agent_parameters", "model", "value"))
-    for number, each in enumerate(_list(_object(parameters.get("tools")).get("value"))):
-        yield from _agent_tool(_object(each), ("agent_parameters", "tools", "value", number))
+    for number, each in enumerate(sequence(mapping(parameters.get("tools")).get("value"))):
+        yield from _agent_tool(mapping(each), ("agent_parameters", "tools", "value", number))
 
 
 def _event(data: Mapping[str, Any]) -> Iterator[Need]:
@@ -170,11 +172,3 @@ _BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Need]]]] = {
     "agent": _agent,
     "trigger-plugin": _event,
 }
-
-
-def _object(entry: object) -> Mapping[str, Any]:
-    return entry if isinstance(entry, Mapping) else {}
-
-
-def _list(entry: object) -> list[Any]:
-    return entry if isinstance(entry, list) else []

@@ -12,14 +12,15 @@ import typer
 from rich.text import Text
 
 from adapters.dsl import exporting
-from adapters.dsl.importing import Import, app_fields, icon_fields, imported
+from adapters.dsl.importing import Import, imported
 from adapters.dsl.reading import LARGEST, AppFile, read
 from adapters.dsl.yaml_values import values
-from adapters.jetstream.client import Client, Outcome, Rejected
+from adapters.jetstream.client import Client
 from domain.aggregate import Rejection
 from domain.workflows.mapping import Replacements, replacements, replacements_of
 from domain.workflows.needs import Known
 from domain.workflows.report import STATUSES, Report
+from ops.cli.app_file import app_of, draft_of, known_of, send_import
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, Yes, app, confirm, connected, rows, run
 from ops.settings import Settings
 from ops.terminal import clean, emit, say, show
@@ -73,7 +74,7 @@ def import_app(
         raise typer.Exit(1 if made.report.status == "cannot" else 0)
     if made.version.advice == "confirm":
         confirm(f"{made.version.reason} Import it all the same?", yes)
-    id, done = run(_import(settings, made, into, wait))
+    id, done = run(send_import(settings, made, into, wait))
     if as_json:
         emit({"app": id, "done": done, "report": made.report.plain})
         return
@@ -142,83 +143,9 @@ def mapping_of(pairs: list[str] | None, file: Path | None) -> Replacements:
     return Replacements(given)
 
 
-async def known_of(settings: Settings) -> Known:
-    """Models, knowledge bases and tools of the tenant, as the tables say. Raises: Failed."""
-    found = await rows(settings, _KNOWN, tenant=settings.tenant)
-    models: dict[str, frozenset[str]] = {"builtin": frozenset({"extractive"})}
-    toolsets: dict[str, frozenset[str]] = {}
-    for row in found:
-        if row["kind"] == "provider":
-            models[row["id"]] = frozenset(row["names"])
-        elif row["kind"] == "toolset":
-            toolsets[row["id"]] = frozenset(row["names"])
-    from adapters.tools.builtin.toolbox import DEFINITIONS
-
-    toolsets["builtin"] = frozenset(each["name"] for each in DEFINITIONS)
-    datasets = frozenset(row["id"] for row in found if row["kind"] == "dataset")
-    strategies = frozenset(name for row in found if row["kind"] == "plugin" for name in row["names"])
-    return Known(models, datasets, toolsets, strategies)
-
-
-_KNOWN: LiteralString = """
-SELECT 'provider' AS kind, p.id, CASE WHEN p.models IS NULL THEN '{}'::text[] ELSE ARRAY(
-    SELECT m.model FROM headrace.provider_models m WHERE m.tenant_id = p.tenant_id AND m.provider_id = p.id
-) END AS names
-FROM headrace.providers p WHERE p.tenant_id = %(tenant)s AND p.status = 'active'
-UNION ALL
-SELECT 'toolset', t.id, ARRAY(SELECT e ->> 'name' FROM jsonb_array_elements(t.tools) e)
-FROM headrace.toolsets t WHERE t.tenant_id = %(tenant)s AND t.status = 'active'
-UNION ALL
-SELECT 'dataset', d.id, '{}'::text[] FROM headrace.datasets d WHERE d.tenant_id = %(tenant)s
-UNION ALL
-SELECT 'plugin', u.id, ARRAY(SELECT jsonb_path_query(p.manifest, '$.dify.strategies[*].strategies[*].name') #>> '{}')
-FROM headrace.plugin_uses u JOIN headrace.plugins p ON p.id = u.id AND p.tenant_id = '_house'
-WHERE u.tenant_id = %(tenant)s AND u.status <> 'disabled' AND p.status = 'installed'
-"""
-
-
-async def _import(settings: Settings, made: Import, into: str | None, wait: float) -> tuple[str, list[str]]:
-    """The id of the app, and the commands that were accepted. Raises: Failed, Rejected."""
-    document, mode = made.document, made.file.mode
-    replaces = None
-    if into:
-        known = await _app(settings, into)
-        if known["mode"] != mode:
-            raise Failed(f"App {into} is of mode {known['mode']}, the file of mode {mode}.")
-        draft = await rows(settings, _DRAFT, tenant=settings.tenant, app=into, number=0)
-        replaces = draft[0]["document"] if draft else None
-    done: list[str] = []
-    async with connected(settings) as client:
-
-        async def send(command: str, /, **fields: Any) -> Outcome:
-            outcome = await client.send(command, fields, wait=wait)
-            if outcome["status"] == "rejected":
-                raise Rejected(outcome)
-            done.append(command)
-            return outcome
-
-        id = into or str((await send("app.create", **app_fields(document, mode)))["ids"]["app"])
-        if (icon := icon_fields(document)) and not into:
-            await send("app.set_icon", app=id, icon=icon)
-        file = await client.upload_blob(made.original)
-        if made.configuring is None:
-            fields = await _document(client, document)
-            await send("workflow.save", app=id, **fields, file=file, secrets=made.secrets, replaces=replaces)
-            return id, done
-        if made.configuring.ready:
-            await send("app.configure", app=id, **made.configuring.fields)
-        await send("app.keep_file", app=id, file=file)
-    return id, done
-
-
-async def _document(client: Client, document: dict[str, Any]) -> dict[str, Any]:
-    data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return {"digest": await client.upload_blob(data)}
-
-
 async def exported(settings: Settings, id: str, number: int | None) -> bytes:
     """The file of an app. Raises: Failed."""
-    found = await _app(settings, id)
+    found = await app_of(settings, id)
     async with connected(settings) as client:
         if found["mode"] in ("workflow", "advanced-chat"):
             row = await draft_of(settings, id, number)
@@ -234,15 +161,6 @@ async def exported(settings: Settings, id: str, number: int | None) -> bytes:
         return exporting.of_configuration(found, file, newest, as_imported=as_imported)
 
 
-async def draft_of(settings: Settings, app: str, number: int | None) -> dict[str, Any]:
-    """The row of a draft, or of a version. Raises: Failed."""
-    found = await rows(settings, _DRAFT, tenant=settings.tenant, app=app, number=number or 0)
-    if not found:
-        what = f"version {number}" if number else "draft"
-        raise Failed(f"App {app} has no {what}; see `headrace workflow list {app}`.")
-    return found[0]
-
-
 async def _file(client: Client, digest: str | None) -> AppFile | None:
     return read(await _blob(client, digest)) if digest else None
 
@@ -254,19 +172,7 @@ async def _blob(client: Client, digest: str) -> bytes:
         raise Failed(f"The blob {digest} is missing or was changed: restore it from the archive.") from error
 
 
-async def _app(settings: Settings, id: str) -> dict[str, Any]:
-    found = await rows(settings, _APP, tenant=settings.tenant, id=id)
-    if not found:
-        raise Failed(f"There is no app {id}.")
-    return found[0]
-
-
-_APP: LiteralString = "SELECT * FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = %(id)s"
 _CONFIG: LiteralString = "SELECT * FROM headrace.app_model_configs WHERE tenant_id = %(tenant)s AND id = %(id)s"
-_DRAFT: LiteralString = (
-    "SELECT * FROM headrace.workflows WHERE tenant_id = %(tenant)s AND app_id = %(app)s AND number = %(number)s"
-)
-
 _MARKS = {"runs": ("✓", "green"), "changed": ("~", "yellow"), "cannot": ("✗", "red")}
 
 

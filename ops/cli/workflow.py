@@ -15,7 +15,8 @@ from domain.workflows.graph import Graph, loaded_from
 from domain.workflows.mapping import Replacements
 from domain.workflows.report import Report, of_graph
 from ops import terminal
-from ops.cli.dsl import draft_of, known_of, prepared, show_report
+from ops.cli.app_file import draft_of, known_of
+from ops.cli.dsl import prepared, show_report
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, rows, run
 from ops.settings import Settings
 from ops.terminal import emit
