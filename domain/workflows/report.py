@@ -21,8 +21,6 @@ STATUSES: Final[Mapping[Status, str]] = {
     "cannot": "cannot run yet",
 }
 
-WITH_MODEL: Final = ("llm", "question-classifier", "parameter-extractor")
-
 NAMESPACES: Final = frozenset({"sys", "env", "conversation", "rag"})
 
 
@@ -113,7 +111,7 @@ def of_graph(
     for id, node in graph.nodes.items():
         own = [Reason("cannot", each.field, each.rule) for each in found if each.node == id]
         wanted = needs.of_node(original.nodes[id].type, original.nodes[id].data)
-        noted = [*_modelless(node), *_clear_keys(node), *_gone(node, graph)]
+        noted = [*_clear_keys(node), *_gone(node, graph)]
         reasons = [*own, *changes(node), *of_needs(wanted, known, given), *others.get(id, ()), *noted]
         parts.append(Part(id, node.type, node.title, tuple(dict.fromkeys(reasons))))
     return Report(
@@ -218,12 +216,6 @@ _CHANGES: Final[Mapping[str, Callable[[Mapping[str, Any]], Found]]] = {
     "if-else": _if_else,
     "human-input": _human_input,
 }
-
-
-def _modelless(node: Node) -> Iterator[Reason]:
-    model = node.data.get("model")
-    if node.type in WITH_MODEL and not (isinstance(model, Mapping) and model.get("name")):
-        yield Reason("cannot", "model", "It names no model.")
 
 
 def _clear_keys(node: Node) -> Iterator[Reason]:

@@ -113,7 +113,8 @@ async def test_secrets_are_sealed_and_kept_until_they_change(desk: Desk, app: st
 
 async def test_what_cannot_run_is_not_published(desk: Desk, app: str) -> None:
     assert await desk.fails("workflow.publish", workflow=app) == ("not_found", "workflow")
-    nodes = ({"id": "s", "data": {"type": "start"}}, {"id": "c", "data": {"type": "code", "code_language": "cobol"}})
+    code = {"type": "code", "code_language": "cobol", "code": "x", "outputs": {}, "variables": []}
+    nodes = ({"id": "s", "data": {"type": "start"}}, {"id": "c", "data": code})
     await desk.done("workflow.save", app=app, document=document(*nodes))
     outcome = await desk.send("workflow.publish", workflow=app)
     assert (outcome.code, outcome.field) == ("cannot_run", "c.code_language")
