@@ -76,6 +76,7 @@ from domain.tools.toolset import Secret, Toolset, ToolsetSettings
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
+from domain.workflows.run import Finish, Run, RunLimits, Source, Step
 from domain.workflows.workflow import Workflow
 
 HERE = Path(__file__).parent
@@ -121,6 +122,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_letters(),
         _quarantine(),
         *_replays(),
+        _run(),
         *_audio(),
         *_budgets(),
         *_quotas(),
@@ -725,6 +727,87 @@ def _replays() -> Iterator[Aggregate]:
     same.fail(_at(35), code="timeout", reason="lab sent nothing for 60 s.", model_call=_id(16))
     same.retry(_at(36))
     yield from (other, same)
+
+
+def _run() -> Aggregate:
+    text = {"type": "string", "data": "Which gate is open?"}
+    run = Run.begin(
+        Run.Started,
+        _id(180),
+        _at(400),
+        app=_id(3),
+        mode="workflow",
+        trigger="app",
+        graph=_SEGMENTS,
+        version=2,
+        engine=1,
+        user="skipper-7",
+        inputs={"question": text},
+        system={"user_id": {"type": "string", "data": "skipper-7"}},
+        variables={},
+        conversation=None,
+        message=None,
+        limits=RunLimits(steps=500, seconds=1200.0),
+        source=Source(run=_id(179), kind="fork", step="level"),
+        tool_call=None,
+        depth=0,
+    )
+    run.take(_at(400.1), by=_id(180))
+    about = {"title": "Level", "began": _at(400.1).isoformat()}
+    done = Step(
+        key="level",
+        node="level",
+        type="http-request",
+        status="succeeded",
+        duration_ms=81.5,
+        attempt=2,
+        calls=[{"noun": "effect", "id": _id(181)}],
+        **about,  # type: ignore[typeddict-item]
+    )
+    asks = Step(key="ask", node="ask", type="human-input", status="running", **about)  # type: ignore[typeddict-item]
+    run.step(
+        _at(400.2),
+        steps=[done, asks],
+        values=[{"outputs": {"body": text, "page": {"type": "string", "blob": _SEGMENTS, "bytes": 40_000}}}, {}],
+        paused=True,
+        forms=[
+            {
+                "key": "ask",
+                "node": "ask",
+                "until": _at(4000).isoformat(),
+                "content": "Open it? {{#$output.why#}}",
+                "inputs": [{"output_variable_name": "why", "type": "paragraph", "default": None}],
+                "actions": [{"id": "yes", "title": "Yes", "button_style": "primary"}],
+            }
+        ],
+    )
+    run.answer(_at(500), key="ask", action="yes", fields={"why": "A ship waits."}, by="keeper-1")
+    run.fail(_at(501), code="stalled", reason="No worker has taken a step.")
+    run.retry(_at(502))
+    run.take(_at(503), by=_id(182))
+    run.step(
+        _at(504),
+        steps=[],
+        values=[],
+        paused=True,
+        forms=[
+            {
+                "key": "more/0/ask",
+                "node": "ask",
+                "until": _at(600).isoformat(),
+                "content": "",
+                "inputs": [],
+                "actions": [],
+            }
+        ],
+    )
+    run.time_out(_at(601), key="more/0/ask")
+    run.stop(_at(602))
+    end = Finish(
+        status="stopped", outputs={"page": text}, code="", error="", steps=4, exceptions=1, tokens=12, duration_ms=91.2
+    )
+    run.finish(_at(603), **end)
+    return run
 
 
 def _people() -> Iterator[Aggregate]:
