@@ -8,7 +8,7 @@ from typing import Literal
 from handlers.ports.log import Blobs
 from handlers.ports.people import People
 
-Kind = Literal["file", "segments", "icon", "tools"]
+Kind = Literal["file", "segments", "icon", "tools", "value"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,6 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
-from domain.workflows.engine import Result
-from domain.workflows.node_type import Write
-from domain.workflows.values import from_json, to_json
 
 ENDED: Final = frozenset({"succeeded", "partial-succeeded", "failed", "stopped"})
 FOLDED: Final = frozenset({"succeeded", "exception", "failed", "retried"})
@@ -375,29 +372,3 @@ def _filled(inputs: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> di
             raise Rejection("invalid", "It is a text.", f"fields.{name}")
         filled[name] = value
     return filled
-
-
-def result_of(step: Step, values: Values) -> Result | None:
-    """The result that the engine folds; None for a step that has not ended, or was not reached."""
-    if step["status"] not in FOLDED:
-        return None
-    writes = (Write(tuple(each["selector"]), from_json(each["value"])) for each in values.get("writes", ()))
-    error = values.get("error") if step["status"] != "succeeded" else None
-    return Result(
-        step["key"],
-        {name: from_json(value) for name, value in values.get("outputs", {}).items()} if error is None else {},
-        step.get("handle"),
-        tuple(writes),
-        error,
-        step.get("error_type", ""),
-    )
-
-
-def written(result: Result) -> Values:
-    """The values of a result, as they are recorded."""
-    values = Values(outputs={name: to_json(value) for name, value in result.outputs.items()})
-    if result.writes:
-        values["writes"] = [{"selector": list(each.selector), "value": to_json(each.value)} for each in result.writes]
-    if result.error is not None:
-        values["error"] = result.error
-    return values

@@ -32,9 +32,10 @@ ATTRIBUTES: Final = {
 """Attributes of files that selectors reach, and their fields."""
 
 FILE_MARK: Final = "$file"
+INTEGER_MARK: Final = "$integer"
 OBJECT_MARK: Final = "$object"
-MARKS: Final = frozenset({FILE_MARK, OBJECT_MARK})
-"""Keys that tell files, and objects with such keys of their own, in recorded values."""
+MARKS: Final = frozenset({FILE_MARK, INTEGER_MARK, OBJECT_MARK})
+"""Keys that mark files, integers of more than 64 bits, and objects with such keys of their own, in recorded values."""
 
 
 class WrongType(ValueError):
@@ -168,6 +169,8 @@ def _encoded(data: object) -> Any:
     if isinstance(data, Mapping):
         spec = {str(key): _encoded(each) for key, each in data.items()}
         return {OBJECT_MARK: spec} if spec.keys() & MARKS else spec
+    if isinstance(data, int) and not -(2**63) <= data < 2**63:
+        return {INTEGER_MARK: str(data)}
     return data
 
 
@@ -178,6 +181,8 @@ def _decoded(data: object) -> Any:
         return data
     if FILE_MARK in data:
         return File(**data[FILE_MARK])
+    if INTEGER_MARK in data:
+        return int(data[INTEGER_MARK])
     spec = data.get(OBJECT_MARK, data)
     return {key: _decoded(each) for key, each in spec.items()}
 

@@ -314,21 +314,22 @@ def begin(case: Case, world: World) -> Run:
     graph = load(case["graph"])
     for problem in problems(graph):
         raise Rejection("invalid", f"{problem.node}: {problem.rule}", problem.field)
-    inputs = {name: world.value(given) for name, given in case.get("inputs", {}).items()}
+    return Run(graph, given(case, world, graph), Limits(case.get("limits", {}).get("steps", 500)))
+
+
+def given(case: Case, world: World, graph: Graph) -> Given:
+    """What the run of a case begins with. Raises: Rejection."""
+    inputs = {name: world.value(each) for name, each in case.get("inputs", {}).items()}
     if case.get("source") == "documented":
         inputs = accept(graph, inputs)
-    return Run(graph, _given(case, world, graph, inputs), Limits(case.get("limits", {}).get("steps", 500)))
-
-
-def _given(case: Case, world: World, graph: Graph, inputs: Mapping[str, Any]) -> Given:
     system = {"files": [], "user_id": "user", "app_id": "app", "workflow_id": "workflow", "workflow_run_id": "run"}
     if case["mode"] == "advanced-chat":
         system |= {"query": "", "conversation_id": "conversation", "dialogue_count": 0}
-    system |= {name: world.value(given) for name, given in case.get("system", {}).items()}
+    system |= {name: world.value(each) for name, each in case.get("system", {}).items()}
     return Given(
         None,
-        {name: infer(given) for name, given in inputs.items()},
-        {n: Value("array[file]", given) if n == "files" else infer(given) for n, given in system.items()},
+        {name: infer(each) for name, each in inputs.items()},
+        {n: Value("array[file]", each) if n == "files" else infer(each) for n, each in system.items()},
         {each.name: values.declared(each.type, world.value(each.value)) for each in graph.environment},
         {each.name: values.declared(each.type, world.value(each.value)) for each in graph.conversation},
     )

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.workflows.engine import Result
-from domain.workflows.node_type import Write
-from domain.workflows.run import Finish, Run, RunLimits, Step, Values, result_of, written
-from domain.workflows.values import File, Value, infer
+from domain.workflows.run import Finish, Run, RunLimits, Step
 from tests.domain.scenario import NOW, given, made
 
 STARTED: dict[str, Any] = {
@@ -155,22 +152,3 @@ def test_only_an_interrupted_run_is_gone_on_with() -> None:
     scenario.when(lambda run: run.retry(NOW)).then(Run.Retried)
     assert scenario.aggregate.may_take("any")
     given(run(), take, finish).when(lambda run: run.retry(NOW)).rejects("not_failed", "run")
-
-
-@pytest.mark.parametrize(
-    ("result", "status"),
-    [
-        (Result("a", {"x": infer([1, "b"]), "f": infer(File(filename="a.txt"))}, "true"), "succeeded"),
-        (Result("a", {}, None, (Write(("conversation", "n"), Value("number", 2)),)), "succeeded"),
-        (Result("a", error="It broke.", error_type="E"), "exception"),
-        (Result("a", error="", error_type=""), "retried"),
-    ],
-)
-def test_a_result_is_recorded_and_read_again(result: Result, status: str) -> None:
-    more = {"handle": result.handle} if result.handle else {}
-    found = result_of(step("a", status, error_type=result.error_type, **more), written(result))
-    assert found == result
-
-
-def test_steps_without_an_end_are_no_results() -> None:
-    assert [result_of(step("a", status), Values()) for status in ("running", "skipped", "stopped")] == [None] * 3
