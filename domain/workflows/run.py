@@ -151,6 +151,7 @@ class Run(Aggregate):
         PERSONAL = frozenset({"inputs", "system", "user", "variables"})
         app: Annotated[str, "App, whose id is that of its workflow."]
         mode: Annotated[str, "`workflow` or `advanced-chat`."]
+        entry: Annotated[str | None, "Node of the trigger that it begins with; null for the start node."]
         trigger: Annotated[str, "Origin: `app`, `draft`, `tool`, `webhook` or `schedule`."]
         graph: Annotated[str, "Blob with the normalised graph, as JSON."]
         version: Annotated[int | None, "Number of the version that it runs; null for a draft."]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from domain.models.model_call import ModelCall
-from domain.workflows.engine import Call
 from domain.workflows.node_type import Trouble
+from domain.workflows.record import Call
 from domain.workflows.run import RecordedCall, Run
 from handlers.cause import Cause
 from handlers.files import Files

@@ -11,9 +11,9 @@ from typing import Any, cast
 import orjson
 
 from domain.log import Commit
-from domain.workflows.engine import Result
 from domain.workflows.graph import CONTAINERS
 from domain.workflows.node_type import Write
+from domain.workflows.record import Result
 from domain.workflows.run import FOLDED, Run, Step, Values
 from domain.workflows.values import Value, from_json, infer, to_json
 from handlers.files import Files

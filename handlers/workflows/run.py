@@ -19,9 +19,9 @@ import structlog
 from domain.aggregate import new_id
 from domain.log import Commit, commit_id
 from domain.workflows import engine, values
-from domain.workflows.engine import Call, Given, Limits
 from domain.workflows.graph import Graph
 from domain.workflows.node_type import NODE_ERROR, Trouble
+from domain.workflows.record import Call, Given, Limits
 from domain.workflows.requests import (
     CodeRequest,
     DocumentRequest,
@@ -154,7 +154,7 @@ class _Turn:
         inputs, system, variables = await asyncio.gather(
             *(self.recorded.get(each) for each in (started.inputs, started.system, started.variables))
         )
-        given = Given(inputs, system, _environment(graph), variables)
+        given = Given(started.entry, inputs, system, _environment(graph), variables)
         self.state = engine.Run(graph, given, Limits(started.limits["steps"]))
         for step, result in self.past.results:
             self.state.apply(result)
@@ -210,16 +210,16 @@ class _Turn:
             results = self.state.turn()
             self.steps.add(results, kept - self.state.kept.keys())
             await self._tell()
-            answered = [key for key in self.run.answers if key in self.state.calls]
-            for key in answered:
-                wait = self.run.answers[key]
+            answered = [call for call in self.state.calls.values() if call.waits and call.key in self.run.answers]
+            for call in answered:
+                wait = self.run.answers[call.key]
                 answer = FormAnswer(wait["action"], wait["fields"], wait["status"] == "timed_out")
-                self._respond(key, answer)
+                self._respond(call, answer)
             if not answered:
                 return
 
-    def _respond(self, key: str, answer: Any) -> None:
-        if result := self.state.respond(key, answer):
+    def _respond(self, call: Call, answer: Any) -> None:
+        if result := self.state.respond(call.name, answer):
             self.steps.add([result])
 
     async def _tell(self) -> None:
@@ -253,7 +253,7 @@ class _Turn:
             execution = self.tasks.pop(task)
             self.steps.made(execution)
             self.unsure |= isinstance(execution.request, UNSURE)
-            self._respond(execution.call.key, task.result())
+            self._respond(execution.call, task.result())
         if self.nudge.is_set():
             self.nudge.clear()
             run = await self.work.repository.get(Run, self.tenant, self.run.id)
@@ -267,11 +267,11 @@ class _Turn:
 
     def _start(self, call: Call) -> None:
         metadata = self.first.metadata
-        step = f"{call.key}@{call.attempt}.{call.stage}"
-        cause = Cause(metadata, Run.TOPIC, self.run.id, max(self.attempt, 1), app=self.run.app, prefix=f"{step}/")
+        attempt, prefix = max(self.attempt, 1), f"{call.name}/"
+        cause = Cause(metadata, Run.TOPIC, self.run.id, attempt, app=self.run.app, prefix=prefix)
 
         async def say(name: str, text: str) -> None:
-            self.state.token(call.key, name, text)
+            self.state.token(call.name, name, text)
             await self._tell()
 
         execution = Execution(cause, call, self.around, say)
@@ -297,7 +297,7 @@ class _Turn:
 
     async def _drop(self) -> None:
         """Break off the calls that no step waits for any more."""
-        gone = [task for task, each in self.tasks.items() if self.state.calls.get(each.call.key) is not each.call]
+        gone = [task for task, each in self.tasks.items() if self.state.calls.get(each.call.name) is not each.call]
         await self._cancel(gone)
 
     async def _give_up(self) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.workflows.engine import Ended, Happening, Next, Result, Retried, Skipped, Started, Stopped
 from domain.workflows.graph import Graph
 from domain.workflows.node_type import Write
+from domain.workflows.record import Ended, Happening, Next, Result, Retried, Skipped, Started, Stopped
 from domain.workflows.reply import Printed
 from domain.workflows.run import Batch, Step, Values
 from domain.workflows.values import Value

@@ -737,6 +737,7 @@ def _run() -> Aggregate:
         _at(400),
         app=_id(3),
         mode="workflow",
+        entry=None,
         trigger="app",
         graph=_SEGMENTS,
         version=2,

@@ -14,6 +14,7 @@ from tests.domain.scenario import NOW, given, made
 STARTED: dict[str, Any] = {
     "app": new_id(),
     "mode": "workflow",
+    "entry": None,
     "trigger": "app",
     "graph": "ab" * 32,
     "version": 3,

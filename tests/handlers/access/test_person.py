@@ -67,7 +67,7 @@ NO_WORDS = {
     "dataset.*": "the tenant's names, fields and settings",
     "*.check": "ids",
     "run.*.key run.*.node run.*.until run.*.status run.answered.action run.finished.code run.started.source"
-    " run.started.app run.started.tool_call run.started.mode run.started.trigger run.started.graph run.stepped.steps run.taken.by"
+    " run.started.app run.started.entry run.started.tool_call run.started.mode run.started.trigger run.started.graph run.stepped.steps run.taken.by"
     " run.waiting.actions": "ids, digests, times, codes and figures; titles of nodes and buttons, which are the "
     "tenant's",
     "model.set.type model.listed.type model.set.abilities model.checked.abilities": "types and abilities",

@@ -117,6 +117,7 @@ class Stage:
         fields: dict[str, Any] = {
             "app": new_id(),
             "mode": graph.mode,
+            "entry": None,
             "trigger": "app",
             "graph": digest,
             "version": 1,
