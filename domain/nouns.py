@@ -39,6 +39,7 @@ from domain.tools.toolset import Toolset
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
+from domain.workflows.effect import Effect
 from domain.workflows.run import Run
 from domain.workflows.workflow import Workflow
 
@@ -58,6 +59,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         DefaultModel,
         Document,
         Door,
+        Effect,
         EndUser,
         Limits,
         Model,

@@ -42,6 +42,7 @@ from domain.tools.toolset import Toolset
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
+from domain.workflows.run import Run
 from domain.workflows.workflow import Workflow
 from handlers.commands import (
     access,
@@ -58,6 +59,7 @@ from handlers.commands import (
     plugins,
     quotas,
     retrieval,
+    runs,
     tags,
     tenants,
     tools,
@@ -199,6 +201,10 @@ ROUTES: dict[str, Route] = {
     ),
     "workflow.publish": changes_prepared(Workflow, workflows.PublishWorkflow, "app.manage", workflows.publish),
     "workflow.restore": changes(Workflow, workflows.RestoreWorkflow, "app.manage", workflows.restore),
+    "run.start": creates(Run, runs.StartRun, "chat", runs.start, person="user", counts=("tokens",)),
+    "run.try": creates(Run, runs.TryWorkflow, "app.manage", runs.try_draft, person="user", counts=("tokens",)),
+    "run.stop": changes(Run, runs.StopRun, "chat", runs.stop, private=True),
+    "run.answer": changes(Run, runs.AnswerForm, "chat", runs.answer, private=True),
     "tag.create": makes_or_changes(Tags, tags.CreateTag, "dataset.manage", tags.create, target="kind"),
     "tag.rename": makes_or_changes(Tags, tags.RenameTag, "dataset.manage", tags.rename, target="kind"),
     "tag.delete": makes_or_changes(Tags, tags.DeleteTag, "dataset.manage", tags.delete, target="kind"),

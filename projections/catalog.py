@@ -30,6 +30,7 @@ from projections.dead_letters import dead_letters
 from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
 from projections.door_events import door_events
+from projections.effects import effects
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
 from projections.limits import limits
@@ -75,6 +76,7 @@ from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 from projections.transcriptions import transcriptions
 from projections.user_secrets import user_secrets
+from projections.workflow_runs import human_input_forms, workflow_runs
 from projections.workflows import workflows
 
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
@@ -86,6 +88,8 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         sites,
         conversations,
         messages,
+        workflow_runs,
+        human_input_forms,
         pinned_conversations,
         saved_messages,
         message_files,
@@ -112,6 +116,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         provider_models,
         model_calls,
         tool_calls,
+        effects,
         plugin_runs,
         turns,
         retrievals,

@@ -32,6 +32,7 @@ from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
+from domain.workflows.run import Run
 from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, Ends, SavedSnapshot, TooLarge, Unavailable
 from handlers.ports.people import Erased
@@ -365,6 +366,8 @@ class MemoryStops:
             for event in commit.events if commit.subject.tenant == tenant else ():
                 if isinstance(event, Conversation.StopRequested):
                     asked = (commit.subject.id, event.message) == (conversation, message)
+                elif isinstance(event, Run.StopRequested | Run.Answered | Run.TimedOut):
+                    asked = commit.subject.id == conversation == message
                 else:
                     asked = isinstance(event, EndUser.Erased) and commit.subject.id == person
                 if asked:

@@ -1,4 +1,4 @@
-"""Notices of requests to stop an answer, and of erased people, as they are committed.
+"""Notices of requests to stop an answer, of changes to runs, and of erased people, as they are committed.
 
 The log's messages also pass on plain NATS.
 """
@@ -13,9 +13,12 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream.nats_py import Raw, divert
 from domain.chat.conversation import Conversation
+from domain.workflows.run import Run
 
 _STOP = Conversation.StopRequested.TOPIC
 _STATED = _STOP.encode()
+
+_CHANGES = tuple(event.TOPIC.encode() for event in (Run.StopRequested, Run.Answered, Run.TimedOut))
 
 
 class NatsStops:
@@ -25,6 +28,7 @@ class NatsStops:
 
     async def start(self) -> None:
         divert(await self._nc.subscribe("evt.*.conversation.*"), self._hear)
+        divert(await self._nc.subscribe("evt.*.run.*"), self._hear_of_run)
         await self._nc.subscribe("evt.*.end_user.*", cb=self._hear_of_erased)
 
     def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
@@ -41,6 +45,13 @@ class NatsStops:
         for event in orjson.loads(data):
             watched = self._watched.get((tenant, conversation, event["state"].get("message")))
             if watched and event["type"] == _STOP:
+                watched[0].set()
+
+    def _hear_of_run(self, parts: Raw) -> None:
+        subject, _, _, headers = parts
+        if self._watched and any(topic in headers for topic in _CHANGES):
+            _, tenant, _, run = subject.decode().split(".")
+            if watched := self._watched.get((tenant, run, run)):
                 watched[0].set()
 
     async def _hear_of_erased(self, message: Msg) -> None:

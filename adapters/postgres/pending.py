@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from adapters.postgres.tables import connect
 from handlers.ports.log import PendingWork
-from handlers.work.recover import EXPIRED
+from handlers.work.recover import EXPIRED, EXPIRED_FORM
 from handlers.work.work import PENDING, WAITING, WORKS, Pending, callers
 
 RECOVER_LOCK = 0x6865616472616365 + 100
@@ -20,7 +20,7 @@ async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[Pendi
     """Return the open work that has not changed for `deadline_s` seconds, the oldest first.
 
     That is the pending work of the table of works, calls of models and tools whose cause has ended or is gone, and
-    calls of tools that have waited for a person as long as they may.
+    calls of tools and forms of runs that have waited for a person as long as they may.
     """
     async with connect(url) as connection:
         cursor = await connection.execute(_overdue(), {"deadline": deadline_s, "limit": limit})
@@ -49,7 +49,7 @@ def _count(quantity: str, work: str) -> str:
 
 def _overdue() -> str:
     parts = [_work(name, pending) for name, pending in PENDING.items()]
-    parts += [_calls("model_call"), _calls("tool_call"), _EXPIRED]
+    parts += [_calls("model_call"), _calls("tool_call"), _calls("effect"), _EXPIRED, _EXPIRED_FORMS]
     return " UNION ALL ".join(parts) + " ORDER BY 7 LIMIT %(limit)s"
 
 
@@ -84,6 +84,13 @@ _EXPIRED = (
     f"SELECT '{EXPIRED}', tenant_id, id, id, status, attempt, updated_at, log_position, ARRAY['resume'],"
     " correlation_id, person_id FROM headrace.tool_calls WHERE status = 'held' AND held_until < now()"
 )
+
+
+_EXPIRED_FORMS = (
+    f"SELECT '{EXPIRED_FORM}', tenant_id, workflow_run_id, step, status, 0, updated_at, log_position, ARRAY[]::text[],"
+    " correlation_id, person_id FROM headrace.human_input_forms WHERE status = 'waiting' AND expiration_time < now()"
+)
+"""No consumer moves a form: its time ends while a worker owns the run, too."""
 
 
 def _open(pending: Pending) -> str:

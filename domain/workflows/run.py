@@ -7,10 +7,10 @@ may answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, Final, NotRequired, TypedDict, Unpack
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
@@ -373,3 +373,26 @@ def _filled(inputs: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> di
             raise Rejection("invalid", "It is a text.", f"fields.{name}")
         filled[name] = value
     return filled
+
+
+def blobs(event: Run.Started | Run.Stepped | Run.Finished) -> Iterator[tuple[Literal["file", "value"], str]]:
+    """The blobs that an event names: large values, and files."""
+    match event:
+        case Run.Started():
+            yield from _blobs([event.inputs, event.system, event.variables])
+        case Run.Stepped():
+            yield from _blobs(event.values)
+        case Run.Finished():
+            yield from _blobs(event.outputs)
+
+
+def _blobs(value: object) -> Iterator[tuple[Literal["file", "value"], str]]:
+    match value:
+        case {"blob": str(digest), "bytes": int()}:
+            yield "value", digest
+        case {"$file": {"related_id": str(digest)}}:
+            yield "file", digest
+        case dict():
+            yield from (found for each in value.values() for found in _blobs(each))
+        case list():
+            yield from (found for each in value for found in _blobs(each))

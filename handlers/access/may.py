@@ -15,6 +15,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.tools.tool_call import ToolCall
+from domain.workflows.run import Run
 from domain.workflows.workflow import Workflow
 
 _NONE: frozenset[Permission] = frozenset()
@@ -86,7 +87,7 @@ def _place(one: Aggregate) -> tuple[type[Aggregate], str] | None:
             return type(one), one.id
         case Workflow():
             return App, one.id
-        case Conversation() | ToolCall():
+        case Conversation() | Run() | ToolCall():
             return App, one.app
         case Document():
             return Dataset, one.dataset

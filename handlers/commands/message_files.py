@@ -76,7 +76,10 @@ async def asked_files(files: Sequence[FileFields], given: Preparation, app: App)
     app.check_files([(file.type, file.method) for file in files])
     if app.configuration:
         await _check_abilities(files, given, app.configuration["model"])
-    return [await _stored(file, number, given, limits.of(file.type)) for number, file in enumerate(files)] or None
+    return [
+        await stored_file(file, number, given, limits.of(file.type), f"files.{number}.")
+        for number, file in enumerate(files)
+    ] or None
 
 
 async def _check_abilities(files: Sequence[FileFields], given: Preparation, model: ModelSettings) -> None:
@@ -88,8 +91,11 @@ async def _check_abilities(files: Sequence[FileFields], given: Preparation, mode
                 raise Rejection("unsupported", reason, "files")
 
 
-async def _stored(file: FileFields, number: int, given: Preparation, most: int) -> File:
-    at = f"files.{number}."
+async def stored_file(file: FileFields, number: int, given: Preparation, most: int, at: str) -> File:
+    """A file that is sealed for its person, if its sender has stored it; `at` is the path of its fields.
+
+    Raises: Rejection.
+    """
     name = _short(file_name(file.own_name, f"{at}name"))
     stored = File(
         id=file_id(given.id, number),

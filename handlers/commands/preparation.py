@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from domain.aggregate import Aggregate, Rejection
 from domain.chat.file import LIMITS, FileLimits
 from handlers.abilities import Abilities
+from handlers.graphs import Graphs
 from handlers.ports.access import Registry
 from handlers.ports.log import Blobs
 from handlers.ports.people import People, Vault
@@ -42,6 +43,10 @@ class Ports:
     embedding_models: Collection[str] = ()
     rerank_model: str = ""
     file_limits: FileLimits = LIMITS
+    graphs: Graphs = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "graphs", Graphs(self.blobs))
 
     @property
     def abilities(self) -> Abilities:

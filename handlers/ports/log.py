@@ -231,10 +231,13 @@ class Live(Protocol):
 
 
 class Stops(Protocol):
-    """Tells a worker that someone asked for the end of an answer it gives."""
+    """Tells a worker that an actor asked for the end of an answer it gives, or of a run."""
 
     def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
-        """Set when the stop of the message is requested, or the person who asked is erased, from now on."""
+        """Set when the stop of the message is requested, or the person who asked is erased, from now on.
+
+        Of a run, given as both: set also when one of its forms is answered, or its time ends.
+        """
         ...
 
     def unwatch(self, tenant: str, conversation: str, message: str) -> None: ...

@@ -23,6 +23,7 @@ from domain.tools.plugin import Plugin, PluginRun
 from domain.tools.plugin_storage import PluginStorage
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
+from domain.workflows.run import Run, blobs
 from domain.workflows.workflow import Workflow
 from handlers.files import Kind
 from handlers.work.quarantine import discards
@@ -87,6 +88,8 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case Document.Split():
             return [("segments", event.segments)]
+        case Run.Started() | Run.Stepped() | Run.Finished():
+            return list(blobs(event))
         case Conversation.Asked():
             return [("file", file["digest"]) for file in event.files or () if file["digest"]]
         case Conversation.FileFetched():

@@ -12,6 +12,8 @@ from domain.aggregate import Aggregate
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
 from domain.tools.tool_call import ToolCall
+from domain.workflows.effect import Effect
+from domain.workflows.run import Run
 from handlers.ports.log import Frozen, Live, PendingWork, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import PENDING, WORKS
@@ -25,12 +27,18 @@ DEADLINE_S = 60.0
 """Time without a change after which work without a worker counts as orphaned."""
 
 
-CALLS: Mapping[str, type[ModelCall | ToolCall]] = {"model_call": ModelCall, "tool_call": ToolCall}
+Lost = ModelCall | ToolCall | Effect
+
+CALLS: Mapping[str, type[Lost]] = {"model_call": ModelCall, "tool_call": ToolCall, "effect": Effect}
 """Calls whose cause may end without them."""
 
 
 EXPIRED = "expired_hold"
 """The kind of overdue work for a call of a tool that has waited for a person as long as it may."""
+
+
+EXPIRED_FORM = "expired_form"
+"""The kind of overdue work for a form that no person has answered in time."""
 
 
 def orphaned(pending: Sequence[PendingWork], done: Mapping[str, int]) -> list[PendingWork]:
@@ -77,6 +85,9 @@ class Recover:
         if work.work == EXPIRED:
             await self.repository.change(ToolCall, work.id, cause, lambda call: _expire(call, at))
             return
+        if work.work == EXPIRED_FORM:
+            await self.repository.change(Run, work.aggregate, cause, lambda run: _time_out(run, at, work.id))
+            return
         if work.work in CALLS:
             await self.repository.change(CALLS[work.work], work.id, cause, lambda call: _lose(call, at))
             return
@@ -115,7 +126,13 @@ def _expire(call: ToolCall | None, at: datetime) -> ToolCall:
     return call
 
 
-def _lose(call: ModelCall | ToolCall | None, at: datetime) -> ModelCall | ToolCall:
+def _time_out(run: Run | None, at: datetime, step: str) -> Run:
+    assert run is not None
+    run.time_out(at, key=step)
+    return run
+
+
+def _lose(call: Lost | None, at: datetime) -> Lost:
     assert call is not None
     call.lose(at, "The worker died with the call in flight, and what it was made for has ended.")
     return call

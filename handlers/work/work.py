@@ -32,6 +32,7 @@ from domain.models.replay import Replay
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
 from domain.work.dead_letter import DeadLetter
+from domain.workflows.run import Run
 
 TRIES = 5
 """Failures of its own after which a message is given up; a server that is down does not count."""
@@ -176,6 +177,18 @@ ANSWER = Pending(
 )
 
 
+RUN = Pending(
+    Rows("workflow_runs", "status", ("scheduled", "running"), correlation="correlation_id", person="person_id"),
+    is_open=lambda run, _: run.status in ("scheduled", "running"),
+    attempts=lambda run, _: run.attempt,
+    waits=lambda run, _: run.status == "scheduled",
+    fail=lambda run, _, at, code, reason: run.fail(at, code=code, reason=reason),
+    failed=lambda run, _: run.interrupted,
+    stalls=lambda run, _: run.stalls,
+    retry=lambda run, _, at: run.retry(at),
+)
+
+
 def _whole(table: str) -> Pending:
     """The functions of an aggregate that is requested, and completes or fails as a whole."""
     return Pending(
@@ -237,6 +250,17 @@ WORKS: dict[str, Work] = {
         tries=1,
         pending=ANSWER,
         calls="message",
+        watched=True,
+    ),
+    "run": Work(
+        Run,
+        (Run.Started, Run.Answered, Run.TimedOut, Run.Retried, Run.StopRequested),
+        role="answer",
+        slots=1024,
+        share=64,
+        tries=1,
+        pending=RUN,
+        calls="run",
         watched=True,
     ),
     "resume": Work(

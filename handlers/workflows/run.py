@@ -32,16 +32,17 @@ from domain.workflows.requests import (
 )
 from domain.workflows.run import Batch, Finish, Form, Run
 from domain.workflows.values import Value
+from domain.workflows.workflow import Workflow
 from handlers.cause import Cause
 from handlers.files import Files
+from handlers.graphs import Graphs
 from handlers.ports.log import Live, Stops, Unavailable
 from handlers.ports.people import Erased
 from handlers.repository import Repository
+from handlers.run_values import Past, RunValues, Unrecordable
 from handlers.work.attempt import Ended
 from handlers.workflows.execution import Around, Execution, Executor, trouble
-from handlers.workflows.graphs import Graphs
-from handlers.workflows.recorded import Past, Recorded, Unrecordable
-from handlers.workflows.secrets import Secrets
+from handlers.workflows.secrets import Secrets, mark
 from handlers.workflows.steps import Steps
 
 log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class RunWorkflow:
     files: Files
     live: Live
     stops: Stops
+    unseal: Callable[[str], str]
     executors: Mapping[type, Executor]
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
@@ -86,7 +88,7 @@ class RunWorkflow:
     async def _own(self, commit: Commit, commits: list[Commit] | None, nudge: asyncio.Event) -> None:
         """Run it from what is recorded: from these commits, by default all that the log has."""
         subject = commit.subject
-        recorded = Recorded(self.files, subject.tenant, commit.metadata.person)
+        recorded = RunValues(self.files, subject.tenant, commit.metadata.person)
         if commits is None:
             commits = list(await self.repository.commits(Run, subject.tenant, subject.id))
         run: Any = None
@@ -97,12 +99,21 @@ class RunWorkflow:
             raise Ended
         turn = _Turn(self, commit, commits[0], recorded, run, nudge)
         try:
-            turn.load(await recorded.past(commits), await self.graphs.get(subject.tenant, run.graph))
-            await turn.begin()
+            past, graph = await recorded.past(commits), await self.graphs.get(subject.tenant, run.graph)
+            await turn.begin(past, graph, await self._secrets(subject.tenant, run.id, past.started, graph))
         except KeyError:
             await turn.fail("erased", "The graph, or the person whose words it holds, was erased.")
             return
         await turn.drive()
+
+    async def _secrets(self, tenant: str, run: str, started: Run.Started, graph: Graph) -> dict[str, tuple[str, str]]:
+        """The marks and values of the secrets of the environment, by name. Raises: Unavailable."""
+        if not any(each.type == values.SECRET for each in graph.environment):
+            return {}
+        workflow = await self.repository.get(Workflow, tenant, started.app)
+        content = workflow and (workflow.versions.get(str(started.version)) if started.version else workflow.draft)
+        sealed = content["secrets"] if content else {}
+        return {name: (mark(run, name, each), self.unseal(each)) for name, each in sealed.items()}
 
 
 class _Stale(Exception):
@@ -116,7 +127,7 @@ class _Turn:
     work: RunWorkflow
     commit: Commit
     first: Commit
-    recorded: Recorded
+    recorded: RunValues
     run: Run
     nudge: asyncio.Event
     past: Past = field(init=False)
@@ -142,19 +153,17 @@ class _Turn:
 
     # --- what is known
 
-    def load(self, past: Past, graph: Graph) -> None:
+    async def begin(self, past: Past, graph: Graph, secrets: Mapping[str, tuple[str, str]]) -> None:
+        """Fold what is recorded. Raises: KeyError where the person was erased; Unavailable."""
         self.past, started = past, past.started
         self.forms = dict(past.forms)
         self.steps = Steps(graph, past.begun, past.tokens, past.exceptions)
-        self.around = Around(self.run.id, started, self.work.files, Secrets(), self._history)
-
-    async def begin(self) -> None:
-        """Fold what is recorded. Raises: KeyError where the person was erased; Unavailable."""
-        started, graph = self.past.started, self.steps.graph
+        marks = Secrets(dict(secrets.values()))
+        self.around = Around(self.run.id, started, self.work.files, marks, self._history)
         inputs, system, variables = await asyncio.gather(
             *(self.recorded.get(each) for each in (started.inputs, started.system, started.variables))
         )
-        given = Given(started.entry, inputs, system, _environment(graph), variables)
+        given = Given(started.entry, inputs, system, _environment(graph, secrets), variables)
         self.state = engine.Run(graph, given, Limits(started.limits["steps"]))
         for step, result in self.past.results:
             self.state.apply(result)
@@ -384,6 +393,10 @@ class _Turn:
         await self.work.live.publish(self.tenant, Run.TOPIC, self.run.id, {**frame, "sequence": self.sequence})
 
 
-def _environment(graph: Graph) -> dict[str, Value]:
-    """The variables of the environment."""
-    return {each.name: values.declared(each.type, each.value) for each in graph.environment if each.type != "secret"}
+def _environment(graph: Graph, secrets: Mapping[str, tuple[str, str]]) -> dict[str, Value]:
+    """The variables of the environment, with marks in the place of secrets."""
+    found = {}
+    for each in graph.environment:
+        value = secrets.get(each.name, ("", ""))[0] if each.type == values.SECRET else each.value
+        found[each.name] = values.declared(each.type, value)
+    return found

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
-
-BASIC = "Basic "
 
 
 def mark(run: str, name: str, sealed: str) -> str:
@@ -32,17 +28,6 @@ class Secrets:
     def withheld(self, data: Any) -> Any:
         """Data with the marks in place of the secrets."""
         return self._replaced(data, [(secret, mark) for mark, secret in self.marks.items() if secret])
-
-    def header(self, value: str) -> str:
-        """A header with the secrets in it, also within a Basic authorization."""
-        if self.marks and value.startswith(BASIC):
-            try:
-                plain = b64decode(value.removeprefix(BASIC), validate=True).decode()
-            except (Base64Error, UnicodeDecodeError):
-                return str(self.revealed(value))
-            if (revealed := self.revealed(plain)) != plain:
-                return BASIC + b64encode(revealed.encode()).decode()
-        return str(self.revealed(value))
 
     def _replaced(self, data: Any, pairs: list[tuple[str, str]]) -> Any:
         if not pairs:

@@ -14,8 +14,8 @@ from domain.workflows.record import Ended, Happening, Next, Result, Retried, Ski
 from domain.workflows.reply import Printed
 from domain.workflows.run import Batch, Step, Values
 from domain.workflows.values import Value
+from handlers.run_values import RunValues
 from handlers.workflows.execution import Execution
-from handlers.workflows.recorded import Recorded
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class Steps:
             step["adapter"] = execution.adapter
         found.inputs = {**found.inputs, **execution.inputs}
 
-    async def flush(self, recorded: Recorded) -> Batch:
+    async def flush(self, recorded: RunValues) -> Batch:
         """The steps since the last time, as they are recorded: one that has ended meanwhile did not only begin.
 
         Raises: Unrecordable; Erased; Unavailable.

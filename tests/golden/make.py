@@ -76,6 +76,7 @@ from domain.tools.toolset import Secret, Toolset, ToolsetSettings
 from domain.tools.user_secrets import UserSecrets
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
+from domain.workflows.effect import Effect
 from domain.workflows.run import Finish, Run, RunLimits, Source, Step
 from domain.workflows.workflow import Workflow
 
@@ -123,6 +124,7 @@ def examples() -> Iterator[dict[str, Any]]:
         _quarantine(),
         *_replays(),
         _run(),
+        *_effects(),
         *_audio(),
         *_budgets(),
         *_quotas(),
@@ -809,6 +811,33 @@ def _run() -> Aggregate:
     )
     run.finish(_at(603), **end)
     return run
+
+
+def _effects() -> Iterator[Aggregate]:
+    sent, broken, lost = (
+        Effect.begin(
+            Effect.Requested,
+            _id(183 + number),
+            _at(510),
+            kind="http",
+            method="PUT",
+            server="levels.example:443",
+            request={"url": "https://levels.example/7", "params": [["at", "now"]], "headers": {}, "text": "{}"},
+            cause_noun="run",
+            cause_id=_id(180),
+            step="level#1.0",
+            app=_id(3),
+            attempt=1,
+            idempotent=True,
+        )
+        for number in range(3)
+    )
+    sent.begin_again(_at(511), attempt=2)
+    headers = {"content-type": "text/plain"}
+    sent.complete(_at(512), status=200, headers=headers, body="7.1 m", digest=None, size=5, duration_ms=80.5)
+    broken.cancel(_at(512), duration_ms=12.5)
+    lost.lose(_at(513), "It is unknown whether the request did something.")
+    yield from (sent, broken, lost)
 
 
 def _people() -> Iterator[Aggregate]:

@@ -15,10 +15,10 @@ from domain.workflows import requests
 from domain.workflows.graph import Graph, load
 from domain.workflows.run import Run, RunLimits
 from domain.workflows.values import Value
+from handlers.graphs import Graphs
 from handlers.repository import Repository
+from handlers.run_values import RunValues
 from handlers.workflows.execution import Execution, Executor
-from handlers.workflows.graphs import Graphs
-from handlers.workflows.recorded import Recorded
 from handlers.workflows.run import RunWorkflow
 from tests.domain.workflows import golden
 from tests.domain.workflows.golden import Case, World
@@ -112,7 +112,7 @@ class Stage:
         """A run of a graph that has begun."""
         person = await self.desk.keys.person(self.tenant, user) if user else None
         id, at = new_id(), datetime.now(UTC)
-        recorded = Recorded(self.desk.files, self.tenant, person)
+        recorded = RunValues(self.desk.files, self.tenant, person)
         digest = await self.desk.blobs.put(self.tenant, json.dumps(graph.normalised).encode())
         fields: dict[str, Any] = {
             "app": new_id(),
@@ -157,7 +157,9 @@ class Stage:
         async def at_once(seconds: float) -> None:
             await asyncio.sleep(0)
 
-        return RunWorkflow(repository, Graphs(self.desk.blobs), files, live, self.stops, self.executors, at_once)
+        return RunWorkflow(
+            repository, Graphs(self.desk.blobs), files, live, self.stops, self.desk.vault.open, self.executors, at_once
+        )
 
     async def work(
         self, run: str, *, kill: int | None = None, after: bool = False, worker: RunWorkflow | None = None
@@ -194,7 +196,7 @@ class Stage:
         """The status, outputs and error of a run that has ended."""
         [event] = [each for each in await self.events(run) if isinstance(each, Run.Finished)]
         commits = await self.commits(run)
-        recorded = Recorded(self.desk.files, self.tenant, commits[0].metadata.person)
+        recorded = RunValues(self.desk.files, self.tenant, commits[0].metadata.person)
         outputs = await recorded.get(event.outputs)
         return event.status, {name: value.data for name, value in outputs.items()}, event.error
 

@@ -46,7 +46,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RunValues:
     """The values of one tenant and person."""
 
     files: Files
