@@ -100,6 +100,7 @@ STACK = (
     "journeys/test_retry.py",
     "journeys/test_revocation.py",
     "journeys/test_route_changes.py",
+    "journeys/test_runs.py",
     "journeys/test_search.py",
     "journeys/test_secrets.py",
     "journeys/test_segmenting.py",

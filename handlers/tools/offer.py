@@ -91,6 +91,11 @@ class Offer:
             every = [each for each in every if (each.kind, each.definition["name"]) != (BUILTIN, SEARCH)]
         return dict(_named(_fitting(every[:MOST_TOOLS])))
 
+    async def one(self, tenant: str, toolset: str, tool: str) -> Offered | None:
+        """A tool of a toolset by its name, which waits for no person; None where there is none. Raises: Unavailable."""
+        choice = ToolChoice(toolset=toolset, tools=[tool], approve="never", digest=None)
+        return next(iter(await self._of(tenant, choice, "never")), None)
+
     async def _of(self, tenant: str, choice: ToolChoice, approve: str) -> list[Offered]:
         toolset = None
         if choice["toolset"] != BUILTIN:

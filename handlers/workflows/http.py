@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,7 +15,7 @@ from domain.log import commit_id
 from domain.workflows.effect import Effect
 from domain.workflows.effect import Response as Responded
 from domain.workflows.node_type import Trouble
-from domain.workflows.nodes.http_request import FILE_ERROR, MOST_BINARY, file_type
+from domain.workflows.nodes.http_request import FILE_ERROR, MOST_BINARY
 from domain.workflows.requests import HttpAnswer, HttpRequest
 from domain.workflows.run import RecordedCall
 from domain.workflows.values import File, as_objects
@@ -26,6 +26,7 @@ from handlers.ports.http import Http, NoResponse, Response, Sending, Upload
 from handlers.ports.log import TooLarge
 from handlers.repository import Repository
 from handlers.workflows.execution import Execution
+from handlers.workflows.run_files import made, read
 from handlers.workflows.secrets import in_json
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD"})
@@ -143,13 +144,13 @@ class SendHttp:
             kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
             content = secrets.revealed(text, in_json if "json" in kind else str).encode(errors="replace")
         elif request.file:
-            content = await self._bytes(execution, request.file)
+            content = (await read(execution, self.fetch, request.file, MOST_BINARY)).data
         uploads = [
             Upload(
                 name,
                 file.filename or "file",
                 file.mime_type or "application/octet-stream",
-                await self._bytes(execution, file),
+                (await read(execution, self.fetch, file, MOST_BINARY)).data,
             )
             for name, file in request.files
         ]
@@ -166,17 +167,6 @@ class SendHttp:
             request.read_s,
             request.write_s,
         )
-
-    async def _bytes(self, execution: Execution, file: File) -> bytes:
-        """Raises: NotFetched; Unavailable."""
-        if file.related_id:
-            try:
-                return await self.files.get(execution.tenant, execution.person, "file", file.related_id)
-            except (KeyError, ValueError):
-                raise NotFetched("not_found", f"The file {file.filename} is not there any more.") from None
-        if not (url := file.remote_url or file.url):
-            raise NotFetched("not_found", f"The file {file.filename} has no address.")
-        return (await self.fetch(execution.tenant, url, MOST_BINARY)).data
 
     # --- the response
 
@@ -209,7 +199,7 @@ class SendHttp:
             return Trouble("The response is not there any more.", FILE_ERROR)
         if not digest and _names_file(headers):
             digest = await self.files.put(execution.tenant, execution.person, "file", body)
-        return HttpAnswer(responded["status"], headers, body, _file(headers, digest, len(body)) if digest else None)
+        return HttpAnswer(responded["status"], headers, body, _made(headers, digest, len(body)) if digest else None)
 
 
 async def shielded_end(recording: Any) -> Effect:
@@ -251,21 +241,13 @@ def _server(url: str) -> str:
     return f"{parts.hostname or ''}:{port}"
 
 
-def _names_file(headers: Any) -> bool:
+def _names_file(headers: Mapping[str, str]) -> bool:
     kind = next((value for name, value in headers.items() if name.lower() == "content-disposition"), "")
     return "attachment" in kind.lower() or "filename=" in kind.lower()
 
 
-def _file(headers: Any, digest: str, size: int) -> File:
+def _made(headers: Mapping[str, str], digest: str, size: int) -> File:
     lower = {name.lower(): value for name, value in headers.items()}
-    kind = lower.get("content-type", "").partition(";")[0].strip() or None
+    media_type = lower.get("content-type", "").partition(";")[0].strip() or None
     name = lower.get("content-disposition", "").partition("filename=")[2].partition(";")[0].strip('" ') or None
-    return File(
-        file_type(headers),
-        "tool_file",
-        filename=name,
-        extension="." + name.rpartition(".")[2] if name and "." in name else None,
-        mime_type=kind,
-        size=size,
-        related_id=digest,
-    )
+    return made(digest, size, name, media_type)

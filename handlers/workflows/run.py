@@ -66,7 +66,7 @@ class RunWorkflow:
     files: Files
     live: Live
     stops: Stops
-    unseal: Callable[[str], str]
+    unseal: Callable[[str, str], str]
     executors: Mapping[type, Executor]
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
@@ -113,7 +113,7 @@ class RunWorkflow:
         workflow = await self.repository.get(Workflow, tenant, started.app)
         content = workflow and (workflow.versions.get(str(started.version)) if started.version else workflow.draft)
         sealed = content["secrets"] if content else {}
-        return {name: (mark(run, name, each), self.unseal(each)) for name, each in sealed.items()}
+        return {name: (mark(run, name, each), self.unseal(tenant, each)) for name, each in sealed.items()}
 
 
 class _Stale(Exception):

@@ -1,6 +1,6 @@
 """The role `answer`: answers messages, names conversations, queries datasets, replays calls, checks providers.
 
-It also runs agents, and lists the tools of toolsets.
+It also runs agents and workflows, and lists the tools of toolsets.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import partial
 
 from adapters.documents.extract import FileExtractor
 from adapters.egress.fetch import GuardedFetch
+from adapters.egress.http import GuardedHttp
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
@@ -27,9 +28,10 @@ from adapters.models.server import Patience
 from adapters.plugins.monitors import Monitors
 from adapters.postgres.annotations import PostgresAnnotations
 from adapters.postgres.documents import PostgresDocuments
-from adapters.tools.builtin.code import RunCode
+from adapters.tools.builtin.code import RunCode as CodeTool
 from adapters.tools.builtin.page import FetchPage
-from adapters.tools.builtin.search import DatasetToolbox, SearchKnowledge
+from adapters.tools.builtin.search import DatasetToolbox
+from adapters.tools.builtin.search import SearchKnowledge as SearchTool
 from adapters.tools.builtin.toolbox import BuiltinToolbox
 from adapters.tools.mcp.processes import Processes
 from adapters.tools.mcp.programs import read
@@ -42,6 +44,16 @@ from adapters.tools.plugin.toolbox import PluginToolboxes
 from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
+from domain.workflows.requests import (
+    CodeRequest,
+    DocumentRequest,
+    HttpRequest,
+    ModelRequest,
+    RetrievalRequest,
+    SchemaRequest,
+    TemplateRequest,
+    ToolRequest,
+)
 from handlers.abilities import Abilities
 from handlers.chat.annotations import MatchAnnotation
 from handlers.chat.answer import Answer
@@ -51,6 +63,7 @@ from handlers.chat.name import NameConversation
 from handlers.chat.speak import Speak
 from handlers.chat.suggest import Suggest
 from handlers.chat.transcribe import Transcribe
+from handlers.graphs import Graphs
 from handlers.models.check import Check
 from handlers.models.replay import ReplayCall
 from handlers.ports.filters import Filter
@@ -69,6 +82,14 @@ from handlers.tools.storage import Storage
 from handlers.tools.tool_calls import ToolCalls
 from handlers.tools.within import CallWithin
 from handlers.user_secrets import opened
+from handlers.workflows.code import CheckSchemas, FillTemplates, RunCode
+from handlers.workflows.documents import ReadDocuments
+from handlers.workflows.execution import Executor
+from handlers.workflows.http import SendHttp
+from handlers.workflows.model import CallModel
+from handlers.workflows.retrieval import SearchKnowledge
+from handlers.workflows.run import RunWorkflow
+from handlers.workflows.tool import CallTool
 from ops.egress import egress, file_egress, tool_egress
 from ops.values import masking
 from ops.wiring import Wiring
@@ -147,18 +168,33 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         ),
         "app": lambda tenant, toolset: AppToolbox(wiring.repository, wiring.quota, tenant, toolset),
     }
-    builtins = BuiltinToolbox(FetchPage(fetch, extractor), SearchKnowledge(retrieve), RunCode(await wiring.code()))
+    code = await wiring.code()
+    builtins = BuiltinToolbox(FetchPage(fetch, extractor), SearchTool(retrieve), CodeTool(code))
     toolboxes = KindsOfToolboxes(builtins, kinds)
 
+    offer = Offer(wiring.repository, wiring.blobs, toolboxes)
+    tool_calls = ToolCalls(wiring.repository, schemas, wiring.files, plugins, CallWithin(wiring.calls, choose))
+    abilities = Abilities(wiring.repository)
     agent = Agent(
         wiring.repository,
         wiring.calls,
         choose,
-        Offer(wiring.repository, wiring.blobs, toolboxes),
-        ToolCalls(wiring.repository, schemas, wiring.files, plugins, CallWithin(wiring.calls, choose)),
-        Abilities(wiring.repository),
+        offer,
+        tool_calls,
+        abilities,
         DifyStrategies(dify, answering),
     )
+    executors: dict[type, Executor] = {
+        CodeRequest: RunCode(code),
+        DocumentRequest: ReadDocuments(extractor, fetch),
+        HttpRequest: SendHttp(wiring.repository, wiring.files, GuardedHttp(tools), fetch),
+        ModelRequest: CallModel(wiring.calls, choose, abilities, fetch),
+        RetrievalRequest: SearchKnowledge(wiring.repository, retrieve),
+        SchemaRequest: CheckSchemas(schemas),
+        TemplateRequest: FillTemplates(code),
+        ToolRequest: CallTool(offer, tool_calls),
+    }
+    run = RunWorkflow(wiring.repository, Graphs(wiring.blobs), wiring.files, live, stops, unseal, executors)
     answer = Answer(
         wiring.repository,
         wiring.calls,
@@ -179,6 +215,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     wiring.work("transcribe", Transcribe(*heard, await wiring.choose(transcribers), live))
     wiring.work("speak", Speak(*heard, await wiring.choose(speakers), live))
     wiring.work("answer", answer)
+    wiring.work("run", run)
     wiring.work("resume", Resume(wiring.repository))
     wiring.work("refresh", Refresh(wiring.repository, wiring.blobs, toolboxes))
     wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
