@@ -203,6 +203,8 @@ ROUTES: dict[str, Route] = {
     "workflow.restore": changes(Workflow, workflows.RestoreWorkflow, "app.manage", workflows.restore),
     "run.start": creates(Run, runs.StartRun, "chat", runs.start, person="user", counts=("tokens",)),
     "run.try": creates(Run, runs.TryWorkflow, "app.manage", runs.try_draft, person="user", counts=("tokens",)),
+    "run.retry": creates(Run, runs.RetryRun, "chat", runs.retry, person="source", counts=("tokens",)),
+    "run.fork": creates(Run, runs.ForkRun, "app.manage", runs.fork, person="source", counts=("tokens",)),
     "run.stop": changes(Run, runs.StopRun, "chat", runs.stop, private=True),
     "run.answer": changes(Run, runs.AnswerForm, "chat", runs.answer, private=True),
     "tag.create": makes_or_changes(Tags, tags.CreateTag, "dataset.manage", tags.create, target="kind"),

@@ -15,13 +15,13 @@ from domain.workflows.engine import ENGINE
 from domain.workflows.graph import START, Graph
 from domain.workflows.node_type import mapping, sequence, text
 from domain.workflows.node_types import problems
-from domain.workflows.run import Run, RunLimits
+from domain.workflows.run import Run, RunLimits, Source
 from domain.workflows.start_form import accept
 from domain.workflows.values import STRING, File, Value, array, declared, infer
 from domain.workflows.workflow import Workflow
 from handlers.commands.fields import AppId, Command, Id, Name, Ref, at_most
 from handlers.commands.message_files import FileFields, stored_file
-from handlers.commands.preparation import Make, Preparation
+from handlers.commands.preparation import Make, Preparation, not_found
 from handlers.files import Files
 from handlers.run_values import RunValues
 
@@ -57,6 +57,24 @@ class TryWorkflow(Command):
     user: Name = Field("anonymous", description="End user, as the app's operator names them")
 
 
+class RetryRun(Command):
+    """Go on with a run that failed or was stopped, from the steps that failed, as a new run that keeps the others."""
+
+    source: RunId
+
+
+class ForkRun(Command):
+    """Start a run that keeps the results of another one, as far as they do not change."""
+
+    source: RunId
+    step: Step = Field("", description="Step at the top from which on all runs again; empty for what has changed alone")
+    inputs: Inputs | None = Field(None, description="Values of the start form, by name; null for the same ones")
+    version: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Published version whose graph runs; null for that of the run"
+    )
+    draft: bool = Field(False, description="Run the graph of the draft")
+
+
 class StopRun(Command):
     """Stop a run; what is under way is broken off."""
 
@@ -83,6 +101,46 @@ async def try_draft(command: TryWorkflow, given: Preparation) -> Make[Run]:
     return await _started(given, given.the(App, "app"), command.inputs, command.user, DRAFT)
 
 
+async def retry(command: RetryRun, given: Preparation) -> Make[Run]:
+    source = given.the(Run, "source")
+    if source.status not in ("failed", "stopped", "partial-succeeded"):
+        raise Rejection("not_failed", f"Run {source.id} is {source.status}, not failed.", "source")
+    return await _again(given, source, Source(run=source.id, kind="retry", step=""))
+
+
+async def fork(command: ForkRun, given: Preparation) -> Make[Run]:
+    source = given.the(Run, "source")
+    graph, version = source.graph, None
+    if command.draft or command.version:
+        app = await given.get(App, source.app)
+        if app is None or app.deleted:
+            raise not_found(App, source.app, "source")
+        graph, version = await graph_of(given, app, DRAFT if command.draft else command.version)
+    loaded = await given.ports.graphs.get(given.tenant, graph)
+    must_run(loaded)
+    if command.step and command.step not in loaded.scopes[None].nodes:
+        raise Rejection("not_found", f"The graph has no node {command.step} at the top.", "step")
+    changed: dict[str, Any] = {"graph": graph, "version": version} if graph != source.graph else {}
+    if command.inputs is not None:
+        changed["inputs"] = await _inputs(loaded, command.inputs, given)
+    return await _again(given, source, Source(run=source.id, kind="fork", step=command.step), **changed)
+
+
+async def _again(given: Preparation, source: Run, kept: Source, **changed: Any) -> Make[Run]:
+    """A run as another one was, with these changes. Raises: Rejection."""
+    if source.mode != "workflow":
+        raise Rejection("wrong_mode", "The run answers a message; send message.regenerate.", "source")
+    first = await given.ports.repository.first(Run, given.tenant, source.id)
+    began = first.events[0] if first else None
+    if not isinstance(began, Run.Started) or (given.person and not began.user):
+        raise Rejection("erased", "The user of the run was erased.", "source")
+    names = [name for name in Run.Started.__annotations__ if name in vars(began)]
+    fields = {name: getattr(began, name) for name in names}
+    system = await _values(given).put(system_values(began.app, given.id, began.user))
+    again: Any = {**fields, "system": {**fields["system"], **system}, "source": kept, "tool_call": None, **changed}
+    return lambda id, at: Run.begin(Run.Started, id, at, **again)
+
+
 async def _started(
     given: Preparation, app: App, inputs: Mapping[str, Any], user: str, version: int | None
 ) -> Make[Run]:
@@ -93,36 +151,40 @@ async def _started(
     graph = await given.ports.graphs.get(given.tenant, digest)
     if number is None:
         must_run(graph)
+    recorded = await _inputs(graph, inputs, given)
+    system = await _values(given).put(system_values(app.id, given.id, user))
+    return lambda id, at: Run.begin(
+        Run.Started,
+        id,
+        at,
+        app=app.id,
+        mode=app.mode,
+        entry=None,
+        trigger="app" if number else "draft",
+        graph=digest,
+        version=number,
+        engine=ENGINE,
+        user=user,
+        inputs=recorded,
+        system=system,
+        variables={},
+        conversation=None,
+        message=None,
+        limits=LIMITS,
+        source=None,
+        tool_call=None,
+        depth=0,
+    )
+
+
+async def _inputs(graph: Graph, inputs: Mapping[str, Any], given: Preparation) -> dict[str, Any]:
+    """The inputs as they are recorded. Raises: Rejection."""
     accepted = accept(graph, await _with_files(graph, inputs, given))
-    values = RunValues(Files(given.ports.blobs, given.ports.people), given.tenant, given.person)
-    recorded = await values.put({name: infer(value) for name, value in accepted.items()})
-    system = await values.put(system_values(app.id, given.id, user))
+    return await _values(given).put({name: infer(value) for name, value in accepted.items()})
 
-    def make(id: str, at: datetime) -> Run:
-        return Run.begin(
-            Run.Started,
-            id,
-            at,
-            app=app.id,
-            mode=app.mode,
-            entry=None,
-            trigger="app" if number else "draft",
-            graph=digest,
-            version=number,
-            engine=ENGINE,
-            user=user,
-            inputs=recorded,
-            system=system,
-            variables={},
-            conversation=None,
-            message=None,
-            limits=LIMITS,
-            source=None,
-            tool_call=None,
-            depth=0,
-        )
 
-    return make
+def _values(given: Preparation) -> RunValues:
+    return RunValues(Files(given.ports.blobs, given.ports.people), given.tenant, given.person)
 
 
 async def graph_of(given: Preparation, app: App, version: int | None) -> tuple[str, int | None]:

@@ -20,8 +20,9 @@ from domain.aggregate import new_id
 from domain.log import Commit, commit_id
 from domain.workflows import engine, values
 from domain.workflows.graph import Graph
+from domain.workflows.kept import keeps
 from domain.workflows.node_type import NODE_ERROR, Trouble
-from domain.workflows.record import Call, Given, Limits
+from domain.workflows.record import Call, Given, Limits, Result
 from domain.workflows.requests import (
     CodeRequest,
     DocumentRequest,
@@ -165,11 +166,25 @@ class _Turn:
         )
         given = Given(started.entry, inputs, system, _environment(graph, secrets), variables)
         self.state = engine.Run(graph, given, Limits(started.limits["steps"]))
+        self.state.kept = await self._kept(started, graph)
         for step, result in self.past.results:
             self.state.apply(result)
             self.steps.begun.pop(step["key"], None)
         if self.past.results:
             self.state.happened.clear()
+
+    async def _kept(self, started: Run.Started, graph: Graph) -> dict[str, Result]:
+        """The results that are taken from the source of the run."""
+        if started.source is None:
+            return {}
+        commits = await self.work.repository.commits(Run, self.tenant, started.source["run"])
+        past = await self.recorded.past(commits)
+        before = await self.work.graphs.get(self.tenant, past.started.graph)
+        names = {*started.inputs, *past.started.inputs}
+        changed = {name for name in names if started.inputs.get(name) != past.started.inputs.get(name)}
+        kept = keeps(before, graph, step=started.source["step"], inputs=changed)
+        ended = [(step["key"], result) for step, result in past.results if step["status"] in ("succeeded", "exception")]
+        return {key: result for key, result in ended if kept(key)}
 
     async def _history(self) -> list[tuple[str, str]]:
         return []

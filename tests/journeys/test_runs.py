@@ -114,7 +114,7 @@ class World:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            method, path, _ = head.split(" ", 2)
+            _, path, _ = head.split(" ", 2)
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head.splitlines()[1:])}
             body = (await reader.readexactly(int(headers.get("content-length", 0)))).decode()
             self.seen[path] += 1

@@ -66,9 +66,11 @@ NO_WORDS = {
     "model_call.reserved.grants model_call.charged.grants": "ids and figures",
     "dataset.*": "the tenant's names, fields and settings",
     "*.check": "ids",
-    "run.*.key run.*.node run.*.until run.*.status run.answered.action run.finished.code run.started.source"
-    " run.started.app run.started.entry run.started.tool_call run.started.mode run.started.trigger run.started.graph run.stepped.steps run.taken.by"
-    " run.waiting.actions": "ids, digests, times, codes and figures; titles of nodes and buttons, which are the "
+    "run.*.key run.*.node run.*.until run.*.status run.answered.action run.finished.code"
+    " run.started.source run.started.app run.started.entry run.started.tool_call run.started.mode"
+    " run.started.trigger run.started.graph run.stepped.steps run.taken.by run.waiting.actions"
+    " effect.*.kind effect.*.method effect.*.server effect.requested.step effect.requested.app"
+    " effect.completed.digest": "ids, digests, times, codes and figures; titles of nodes and buttons, which are the "
     "tenant's",
     "model.set.type model.listed.type model.set.abilities model.checked.abilities": "types and abilities",
     "*.account *.apps *.ends_at *.expires_at *.former *.former_ends_at *.invitation *.owner *.permissions *.role"

@@ -117,3 +117,19 @@ async def test_a_run_that_another_worker_owns_is_left_alone(memory: Memory, tena
     [started, _] = await stage.commits(id)
     await worker(started)
     assert len(await stage.commits(id)) == 2
+
+
+async def test_a_fork_runs_again_from_a_step_and_keeps_the_others(memory: Memory, tenant: str) -> None:
+    stage = Stage(memory, tenant)
+    stage.play(WORLD)
+    first = await stage.started(SLOW)
+    await stage.work(first)
+    commits = await stage.commits(first)
+    started = commits[0].events[0]
+    assert isinstance(started, Run.Started)
+    again = await stage.started(SLOW, source={"run": first, "kind": "fork", "step": "b"})
+    await stage.work(again)
+    assert await stage.end(again) == await stage.end(first)
+    assert stage.made == {"a": 1, "b": 2}
+    steps = [step for event in await stage.events(again) if isinstance(event, Run.Stepped) for step in event.steps]
+    assert [step["key"] for step in steps if step.get("kept")] == ["start", "a"]
