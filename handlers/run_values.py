@@ -37,6 +37,8 @@ class Past:
     results: list[tuple[Step, Result]] = field(default_factory=list)
     begun: dict[str, datetime] = field(default_factory=dict)
     """Times at which steps began that have not ended."""
+    writes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Variables of the conversation that steps assigned, as they are recorded."""
     forms: dict[str, str] = field(default_factory=dict)
     """Times until which its forms wait, by step."""
     elapsed_s: float = 0.0
@@ -126,8 +128,16 @@ class RunValues:
 
     async def _add(self, past: Past, step: Step, values: Values) -> None:
         past.tokens += step.get("tokens", 0)
+        if assigned := of_conversation(values):
+            past.writes.append((step["key"], assigned))
         past.exceptions += step["status"] == "exception"
         if step["status"] == "running":
             past.begun[step["key"]] = datetime.fromisoformat(step["began"])
         elif step["status"] in FOLDED and step["type"] not in CONTAINERS:
             past.results.append((step, await self.get_result(step, values)))
+
+
+def of_conversation(values: Values) -> dict[str, Any]:
+    """The variables of the conversation that a step assigned, by name, as they are recorded."""
+    writes = values.get("writes", ())
+    return {each["selector"][1]: each["value"] for each in writes if each["selector"][0] == "conversation"}

@@ -32,7 +32,12 @@ messages = ReadModel(
     required("end_user", Text, "Name of who asked; empty when the person was erased."),
     required("query", Text, "Question; empty when the person was erased, as are inputs and answer."),
     required("inputs", JSONB, "Values of the app's variables."),
-    required("status", Text, "asked, answering, held (calls of tools wait for a person), answered, failed or stopped."),
+    required(
+        "status",
+        Text,
+        "asked, answering, held (calls of tools wait for a person), queued (after other messages), running (a run "
+        "answers it), answered, failed or stopped.",
+    ),
     required("attempt", Integer, "Number of times that a worker began to answer; 0 before the first."),
     required("answer", Text, "Answer; empty before, and as far as it came when it failed or was stopped."),
     optional("error_code", Text, "Error code; null unless the answer failed."),
@@ -45,6 +50,7 @@ messages = ReadModel(
     optional("messages_cut", Integer, "Earlier messages that did not fit the context window; null before the answer."),
     optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before, and without one."),
     optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
+    optional("workflow_run_id", Id, "Run that answers it, in workflow_runs; null for none."),
     optional("stop_requested_at", Time, "Time of the request to stop; null where there is none."),
     optional("suggested_questions", JSONB, "Questions suggested after the answer; null before, and for none."),
     optional("suggestion_error", Text, "Error code of questions that could not be suggested; null for none."),
@@ -101,6 +107,16 @@ def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Ro
 @messages.changes(Conversation.Answering, pick=message_of)
 def answering(row: Row, event: Conversation.Answering, message: Recorded) -> Row:
     return {"status": "answering", "attempt": event.attempt}
+
+
+@messages.changes(Conversation.Queued, pick=message_of)
+def queued(row: Row, event: Conversation.Queued, message: Recorded) -> Row:
+    return {"status": "queued"}
+
+
+@messages.changes(Conversation.RunStarted, pick=message_of)
+def run_started(row: Row, event: Conversation.RunStarted, message: Recorded) -> Row:
+    return {"status": "running", "attempt": event.attempt, "workflow_run_id": event.run}
 
 
 @messages.changes(Conversation.Held, pick=message_of)

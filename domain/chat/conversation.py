@@ -88,6 +88,7 @@ class Message(TypedDict):
     strategies: NotRequired[list[str]]
     parts: NotRequired[list[dict[str, Any]]]
     tool_call: NotRequired[str]
+    run: NotRequired[str]
 
 
 def asked(query: str, inputs: Mapping[str, str]) -> str:
@@ -194,6 +195,7 @@ Partial = Annotated[str, "Part of the answer that arrived."]
 
 class Conversation(Aggregate):
     TOPIC = "conversation"
+    class_version = 2
     app: str
     user: str
     name: str
@@ -201,6 +203,12 @@ class Conversation(Aggregate):
     pinned: bool = field(default=False, init=False)
     renamed: bool = field(default=False, init=False)
     namings: int = field(default=0, init=False)
+    variables: dict[str, Any] = field(default_factory=dict, init=False)
+    """Values that runs of a workflow assigned, by name, as they are recorded."""
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        state["variables"] = {}
 
     class Event(aggregate.Event):
         pass
@@ -307,6 +315,38 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt, "decided": []})
+
+    class Queued(Event):
+        """The answer waits until the earlier messages of its branch have ended."""
+
+        TOPIC = "message.queued.v1"
+        message: MessageId
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["status"] = "queued"
+
+    class RunStarted(Event):
+        """A run of a workflow answers the message."""
+
+        TOPIC = "message.run_started.v1"
+        message: MessageId
+        run: Annotated[str, "Run."]
+        attempt: Annotated[int, "Attempt, from 1; each run costs one."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update({"status": "running", "attempt": self.attempt, "run": self.run})
+
+    class VariablesSet(Event):
+        """A run assigned variables of the conversation."""
+
+        TOPIC = "conversation.variables_set.v1"
+        PERSONAL = frozenset({"values"})
+        run: Annotated[str, "Run."]
+        step: Annotated[str, "Step that assigned them."]
+        values: Annotated[dict[str, Any], "Values by name: `type` and `data`, or the `blob` of a large one."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.variables |= self.values
 
     class Held(Event):
         """The answer waits until a person has released or refused calls of tools."""
@@ -659,6 +699,7 @@ class Conversation(Aggregate):
         """
         self._must_be_known()
         known = self._kept(repeats, "message")
+        variables = app.configuration["variables"] if app.configuration else []
         files: list[File] = [
             {**file, "id": file_id(message, number), "segments": None}
             for number, file in enumerate(known.get("files", ()))
@@ -668,7 +709,7 @@ class Conversation(Aggregate):
             app=self.app,
             configuration=len(app.configurations),
             query=known["query"],
-            inputs=fill_in(app.configuration["variables"] if app.configuration else [], known["inputs"]),
+            inputs=known["inputs"] if app.has_graph else fill_in(variables, known["inputs"]),
             user=self.user,
             files=files or None,
         )
@@ -800,6 +841,34 @@ class Conversation(Aggregate):
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
+    def waits(self, message: str) -> bool:
+        """Return whether an earlier message of the branch has not ended."""
+        parent = self.messages[message]["parent"]
+        while parent and (known := self.messages.get(parent)):
+            if not self.ended(parent):
+                return True
+            parent = known["parent"]
+        return False
+
+    def queue(self, at: datetime, *, message: str) -> None:
+        """Let the answer wait, unless the earlier messages of its branch have ended meanwhile."""
+        if self.messages[message]["status"] == "asked" and self.waits(message):
+            self.record(self.Queued, at, message=message)
+
+    def run(self, at: datetime, *, message: str, run: str) -> None:
+        """A run that has begun answers the message."""
+        known = self.messages[message]
+        if not self.ended(message) and known.get("run") != run:
+            self.record(self.RunStarted, at, message=message, run=run, attempt=known["attempt"] + 1)
+
+    def queued(self) -> list[str]:
+        """The messages that may be answered now, and were queued before."""
+        return [id for id, known in self.messages.items() if known["status"] == "queued" and not self.waits(id)]
+
+    def set_variables(self, at: datetime, *, run: str, step: str, values: dict[str, Any]) -> None:
+        if not self.deleted:
+            self.record(self.VariablesSet, at, run=run, step=step, values=values)
+
     def hold(self, at: datetime, *, message: str, calls: Sequence[str]) -> None:
         """Wait for a person, unless one of the calls was decided meanwhile."""
         decided = self.messages[message].get("decided", ())
@@ -858,6 +927,8 @@ class Conversation(Aggregate):
         if not known["stop_requested"]:
             self.record(self.StopRequested, at, message=message)
             self.resume(at, message=message)
+            if known["status"] == "queued":
+                self.stopped(at, message=message, answer="")
 
     def stopped(self, at: datetime, *, message: str, answer: str) -> None:
         if not self.ended(message):

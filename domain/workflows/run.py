@@ -379,20 +379,21 @@ def blobs(event: Run.Started | Run.Stepped | Run.Finished) -> Iterator[tuple[Lit
     """The blobs that an event names: large values, and files."""
     match event:
         case Run.Started():
-            yield from _blobs([event.inputs, event.system, event.variables])
+            yield from named([event.inputs, event.system, event.variables])
         case Run.Stepped():
-            yield from _blobs(event.values)
+            yield from named(event.values)
         case Run.Finished():
-            yield from _blobs(event.outputs)
+            yield from named(event.outputs)
 
 
-def _blobs(value: object) -> Iterator[tuple[Literal["file", "value"], str]]:
+def named(value: object) -> Iterator[tuple[Literal["file", "value"], str]]:
+    """The blobs that recorded values name."""
     match value:
         case {"blob": str(digest), "bytes": int()}:
             yield "value", digest
         case {"$file": {"related_id": str(digest)}}:
             yield "file", digest
         case dict():
-            yield from (found for each in value.values() for found in _blobs(each))
+            yield from (found for each in value.values() for found in named(each))
         case list():
-            yield from (found for each in value for found in _blobs(each))
+            yield from (found for each in value for found in named(each))

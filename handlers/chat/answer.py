@@ -50,6 +50,7 @@ from handlers.tools.turn import Held, Said
 from handlers.tools.turn import Turn as Task
 from handlers.work.attempt import Attempt, Ended, Verb
 from handlers.work.work import WORKS
+from handlers.workflows.chatflow import Chatflow
 
 log = structlog.get_logger(__name__)
 
@@ -75,11 +76,14 @@ class Answer:
     files: MessageFiles
     agent: Agent
     limit_s: float = 600.0
+    chatflow: Chatflow | None = None
 
     async def __call__(self, commit: Commit) -> None:
         """Answer the questions that the commit asks, or asks again. Raises: Unavailable."""
         for event in commit.events:
             if isinstance(event, Conversation.Asked | Conversation.Retried | Conversation.Resumed):
+                if self.chatflow and await self.chatflow.begins(commit, event.app, event.message):
+                    continue
                 attempt = Attempt[Conversation](self.repository, WORKS["answer"], commit, event.message)
                 with suppress(Ended):
                     await self._answer(_Turn(attempt, event.app), event)

@@ -44,6 +44,7 @@ from handlers.commands.preparation import Change, Make, MakeOrChange, Preparatio
 from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 from handlers.commands.strategy import StrategyFields, must_be_usable
+from handlers.commands.runs import chatflow_inputs
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
 
@@ -542,13 +543,16 @@ async def _agent(app: App, command: ConfigureApp, settings: AnswerSettings, give
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:
     """Ask the newest configuration of the app; the first question starts the conversation."""
     app = given.the(App, "app")
-    if app.has_graph:
-        raise Rejection("cannot_run", f"App {app.id} is of mode {app.mode}: this version runs no graphs yet.", "app")
+    if app.mode == "workflow":
+        raise Rejection("wrong_mode", f"App {app.id} is of mode workflow; send run.start to it.", "app")
     if app.is_completion and command.conversation:
         raise _wrong_mode(app)
     if not app.is_completion and not command.query.strip():
         raise Rejection("invalid", "Must not be blank.", "query")
-    inputs, configuration = app.inputs(command.inputs), len(app.configurations)
+    if app.has_graph:
+        inputs, configuration = await chatflow_inputs(command.inputs, given, app), 0
+    else:
+        inputs, configuration = app.inputs(command.inputs), len(app.configurations)
     files = await asked_files(command.files or (), given, app)
 
     def ask(conversation: Conversation | None, id: str, at: datetime) -> Conversation:

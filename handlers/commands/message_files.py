@@ -73,7 +73,8 @@ async def asked_files(files: Sequence[FileFields], given: Preparation, app: App)
     limits, most = given.ports.file_limits, given.ports.file_limits.number
     if len(files) > most:
         raise Rejection("too_many", f"A question has at most {most} files.", "files")
-    app.check_files([(file.type, file.method) for file in files])
+    if not app.has_graph:  # whose nodes say what they read
+        app.check_files([(file.type, file.method) for file in files])
     if app.configuration:
         await _check_abilities(files, given, app.configuration["model"])
     return [

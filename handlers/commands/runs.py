@@ -187,6 +187,13 @@ def _values(given: Preparation) -> RunValues:
     return RunValues(Files(given.ports.blobs, given.ports.people), given.tenant, given.person)
 
 
+async def chatflow_inputs(inputs: dict[str, str], given: Preparation, app: App) -> dict[str, str]:
+    """The inputs of a message, checked by the start form of the newest version. Raises: Rejection."""
+    digest, _ = await graph_of(given, app, None)
+    accepted = accept(await given.ports.graphs.get(given.tenant, digest), inputs)
+    return {name: value for name, value in inputs.items() if name in accepted}
+
+
 async def graph_of(given: Preparation, app: App, version: int | None) -> tuple[str, int | None]:
     """The digest of a graph that an app runs, and its number; None for the draft. Raises: Rejection."""
     workflow = await given.get(Workflow, app.id)

@@ -23,7 +23,7 @@ from domain.tools.plugin import Plugin, PluginRun
 from domain.tools.plugin_storage import PluginStorage
 from domain.tools.tool_call import ToolCall
 from domain.tools.toolset import Toolset
-from domain.workflows.run import Run, blobs
+from domain.workflows.run import Run, blobs, named
 from domain.workflows.workflow import Workflow
 from handlers.files import Kind
 from handlers.work.quarantine import discards
@@ -90,6 +90,8 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("segments", event.segments)]
         case Run.Started() | Run.Stepped() | Run.Finished():
             return list(blobs(event))
+        case Conversation.VariablesSet():
+            return list(named(event.values))
         case Conversation.Asked():
             return [("file", file["digest"]) for file in event.files or () if file["digest"]]
         case Conversation.FileFetched():

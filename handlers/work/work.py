@@ -263,6 +263,8 @@ WORKS: dict[str, Work] = {
         calls="run",
         watched=True,
     ),
+    "end_message": Work(Run, (Run.Finished,), role="answer", slots=64, share=8),
+    "stop_run": Work(Conversation, (Conversation.StopRequested,), role="answer", slots=64, share=8),
     "resume": Work(
         ToolCall, (ToolCall.Released, ToolCall.Refused, ToolCall.Answered), role="answer", slots=64, share=8
     ),

@@ -17,12 +17,14 @@ from typing import Any, Final
 import structlog
 
 from domain.aggregate import new_id
+from domain.chat.conversation import Conversation, question
 from domain.log import Commit, commit_id
 from domain.workflows import engine, values
 from domain.workflows.graph import Graph
 from domain.workflows.kept import keeps
 from domain.workflows.node_type import NODE_ERROR, Trouble
 from domain.workflows.record import Call, Given, Limits, Result
+from domain.workflows.reply import Printed
 from domain.workflows.requests import (
     CodeRequest,
     DocumentRequest,
@@ -40,7 +42,7 @@ from handlers.graphs import Graphs
 from handlers.ports.log import Live, Stops, Unavailable
 from handlers.ports.people import Erased
 from handlers.repository import Repository
-from handlers.run_values import Past, RunValues, Unrecordable
+from handlers.run_values import Past, RunValues, Unrecordable, of_conversation
 from handlers.work.attempt import Ended
 from handlers.workflows.execution import Around, Execution, Executor, trouble
 from handlers.workflows.secrets import Secrets, mark
@@ -143,6 +145,9 @@ class _Turn:
     sequence: int = field(init=False, default=0)
     unsure: bool = field(init=False, default=False)
     """Results wait that another attempt might not get again."""
+    printed: str = field(init=False, default="")
+    shown: int = field(init=False, default=0)
+    """Number of live frames with parts of the answer."""
     forms: dict[str, str] = field(init=False, default_factory=dict)
     tasks: dict[asyncio.Task[Any], Execution] = field(init=False, default_factory=dict)
     began: float = field(init=False, default_factory=time.monotonic)
@@ -171,7 +176,10 @@ class _Turn:
             self.state.apply(result)
             self.steps.begun.pop(step["key"], None)
         if self.past.results:
-            self.state.happened.clear()
+            shown, self.state.happened = self.state.happened, []
+            await self._show("".join(each.text for each in shown if isinstance(each, Printed)))
+        for key, written in self.past.writes:
+            await self._remember(key, written)
 
     async def _kept(self, started: Run.Started, graph: Graph) -> dict[str, Result]:
         """The results that are taken from the source of the run."""
@@ -187,7 +195,13 @@ class _Turn:
         return {key: result for key, result in ended if kept(key)}
 
     async def _history(self) -> list[tuple[str, str]]:
-        return []
+        """The earlier questions and answers of the conversation, the oldest first. Raises: Unavailable."""
+        started = self.past.started
+        if not (started.conversation and started.message):
+            return []
+        conversation = await self.work.repository.get(Conversation, self.tenant, started.conversation)
+        turns = conversation.history(started.message) if conversation else {}
+        return [(question(each), each["answer"]) for each in reversed(turns.values())]
 
     # --- the loop
 
@@ -250,6 +264,18 @@ class _Turn:
         happened, self.state.happened = self.state.happened, []
         for frame in self.steps.take(happened):
             await self._send(frame)
+            if frame["type"] == "text":
+                await self._show(frame["text"])
+
+    async def _show(self, text: str) -> None:
+        """Show more of the answer to the message."""
+        started = self.past.started
+        self.printed += text
+        if started.message and started.conversation and text:
+            attempt = self.attempt or self.run.attempt + 1
+            frame = {"type": "token", "index": self.shown, "text": text, "attempt": attempt}
+            self.shown += 1
+            await self.work.live.publish(self.tenant, started.conversation, started.message, frame)
 
     def _must_record(self, calls: list[Call]) -> bool:
         """Whether steps must be on the log before these calls are made."""
@@ -357,9 +383,12 @@ class _Turn:
     async def _finish(self) -> None:
         assert self.state.ended
         batch, elapsed = await self.steps.flush(self.recorded), time.monotonic() - self.began + self.past.elapsed_s
+        outputs = dict(self.state.outputs)
+        if self.past.started.message:
+            outputs["answer"] = values.infer(self.printed)
         end = Finish(
             status=self.state.ended,
-            outputs=await self.recorded.put(self.state.outputs),
+            outputs=await self.recorded.put(outputs),
             code="",
             error=self.state.reason or "",
             steps=self.state.steps,
@@ -367,6 +396,10 @@ class _Turn:
             tokens=self.steps.tokens,
             duration_ms=round(elapsed * 1000, 3),
         )
+
+        if any(map(of_conversation, batch["values"])):  # which the next message reads, once this run has ended
+            await self._change(batch, lambda run, at: run.step(at, **batch))
+            batch = Batch(steps=[], values=[])
 
         def finish(run: Run, at: datetime) -> None:
             run.step(at, **batch)
@@ -403,6 +436,22 @@ class _Turn:
         change = await self.work.repository.change(Run, self.run.id, metadata, decide)
         self.run, self.sequence, self.written = change.aggregate, change.position.sequence, time.monotonic()
         self.attempt, self.unsure = self.attempt or self.run.attempt, False
+        for step, each in zip(batch["steps"], batch["values"], strict=True):
+            await self._remember(step["key"], of_conversation(each))
+
+    async def _remember(self, step: str, written: dict[str, Any]) -> None:
+        """Set variables of the conversation, once for each step."""
+        if not written or not (id := self.past.started.conversation):
+            return
+        at, run = datetime.now(UTC), self.run.id
+
+        def decide(conversation: Conversation | None) -> Conversation:
+            assert conversation is not None
+            conversation.set_variables(at, run=run, step=step, values=written)
+            return conversation
+
+        metadata = self.first.metadata.caused(commit_id(run, f"variables/{step}"))
+        await self.work.repository.change(Conversation, id, metadata, decide)
 
     async def _send(self, frame: dict[str, Any]) -> None:
         await self.work.live.publish(self.tenant, Run.TOPIC, self.run.id, {**frame, "sequence": self.sequence})

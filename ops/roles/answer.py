@@ -82,6 +82,7 @@ from handlers.tools.storage import Storage
 from handlers.tools.tool_calls import ToolCalls
 from handlers.tools.within import CallWithin
 from handlers.user_secrets import opened
+from handlers.workflows.chatflow import Chatflow
 from handlers.workflows.code import CheckSchemas, FillTemplates, RunCode
 from handlers.workflows.documents import ReadDocuments
 from handlers.workflows.execution import Executor
@@ -194,7 +195,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         TemplateRequest: FillTemplates(code),
         ToolRequest: CallTool(offer, tool_calls),
     }
-    run = RunWorkflow(wiring.repository, Graphs(wiring.blobs), wiring.files, live, stops, unseal, executors)
+    graphs = Graphs(wiring.blobs)
+    run = RunWorkflow(wiring.repository, graphs, wiring.files, live, stops, unseal, executors)
+    chatflow = Chatflow(wiring.repository, graphs, wiring.files, live)
     answer = Answer(
         wiring.repository,
         wiring.calls,
@@ -208,6 +211,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         schemas,
         files,
         agent,
+        chatflow=chatflow,
     )
     transcribers: Models[Transcriber] = await wiring.providers(TRANSCRIBERS, "models of audio")
     speakers: Models[Speaker] = await wiring.providers(SPEAKERS, "models of audio")
@@ -216,6 +220,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     wiring.work("speak", Speak(*heard, await wiring.choose(speakers), live))
     wiring.work("answer", answer)
     wiring.work("run", run)
+    wiring.work("end_message", chatflow.end)
+    wiring.work("stop_run", chatflow.stop)
     wiring.work("resume", Resume(wiring.repository))
     wiring.work("refresh", Refresh(wiring.repository, wiring.blobs, toolboxes))
     wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
