@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +72,8 @@ class Stage:
         self.desk = Desk(memory, tenant)
         self.stops = MemoryStops(memory)
         self.executors: Mapping[type, Executor] = {}
+        self.own: Callable[[Repository], Mapping[type, Executor]] = lambda repository: {}
+        """Executors of each worker's own."""
         self.made: defaultdict[str, int] = defaultdict(int)
         """Outside calls by step."""
 
@@ -153,12 +155,13 @@ class Stage:
         store = Mortal(self.desk, self.memory, kill, after=after)
         repository = Repository(store, MemorySnapshots(self.memory, self.desk.keys))  # type: ignore[arg-type]
         files, live = self.desk.files, self.desk.live
+        executors = {**self.executors, **self.own(repository)}
 
         async def at_once(seconds: float) -> None:
             await asyncio.sleep(0)
 
         return RunWorkflow(
-            repository, Graphs(self.desk.blobs), files, live, self.stops, self.desk.vault.open, self.executors, at_once
+            repository, Graphs(self.desk.blobs), files, live, self.stops, self.desk.vault.open, executors, at_once
         )
 
     async def work(
