@@ -58,6 +58,7 @@ FILES = {
     "toolset": ("toolset",),
     "dsl": ("dsl",),
     "workflow": ("workflow",),
+    "runs": ("run",),
     "plugin": ("plugin",),
     "session": ("session",),
     "secret_key": ("rotate-key",),
