@@ -83,7 +83,10 @@ class ToolCall(Aggregate):
         cause_id: Annotated[str, "Id of that message or run."]
         conversation: Annotated[str, "Conversation of the message; empty for a run that answers none."]
         app: Annotated[str, "App whose agent or run called it."]
-        model_call: Annotated[str, "Model call that asked for it; empty for a node of a run, and where a plugin's strategy called it by itself."]
+        model_call: Annotated[
+            str,
+            "Model call that asked for it; empty for a run, and where a plugin's strategy called it by itself.",
+        ]
         round: Annotated[int, "Round of the agent, from 1; 0 for a run."]
         position: Annotated[int, "Place among the calls of the round, from 0."]
         attempt: Annotated[int, "Attempt at the answer, from 1."]

@@ -69,8 +69,6 @@ class Run:
         self.calls: dict[str, Call] = {}
         """The calls to make or under way, by name."""
         self.happened: list[Happening] = []
-        self.kept: dict[str, Result] = {}
-        """Results of another run, which are taken in place of computing them."""
         self.variables = Variables(graph.mode, given.inputs, given.system, given.environment, given.conversation)
         self._outputs = Outputs(graph)
         self._open: dict[str, Execution] = {}
@@ -114,9 +112,7 @@ class Run:
         results = []
         while self._ready and not self.ended:
             execution = self._ready.popleft()
-            if self._open.get(execution.key) is not execution:
-                continue
-            if result := self.kept.pop(execution.key, None) or self._compute(execution):
+            if self._open.get(execution.key) is execution and (result := self._compute(execution)):
                 results.append(result)
                 self.apply(result)
         return results

@@ -35,7 +35,7 @@ class Source(TypedDict):
 
     run: Annotated[str, "That run."]
     kind: Annotated[str, "`fork` or `retry`."]
-    step: Annotated[str, "Step from which on nothing is kept; empty to keep all that is unchanged."]
+    step: Annotated[str, "Node from which on nothing is kept; empty to keep all that is unchanged."]
 
 
 class RecordedCall(TypedDict):

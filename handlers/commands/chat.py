@@ -43,8 +43,8 @@ from handlers.commands.plugin_package import PluginName
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.response_schema import schema_fault
 from handlers.commands.retrieval import RetrievalFields, check_reranker
-from handlers.commands.strategy import StrategyFields, must_be_usable
 from handlers.commands.runs import chatflow_inputs
+from handlers.commands.strategy import StrategyFields, must_be_usable
 
 SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
 

@@ -67,7 +67,7 @@ class ForkRun(Command):
     """Start a run that keeps the results of another one, as far as they do not change."""
 
     source: RunId
-    step: Step = Field("", description="Step at the top from which on all runs again; empty for what has changed alone")
+    step: Step = Field("", description="Node from which on all runs again; empty for what has changed alone")
     inputs: Inputs | None = Field(None, description="Values of the start form, by name; null for the same ones")
     version: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Published version whose graph runs; null for that of the run"
@@ -118,8 +118,8 @@ async def fork(command: ForkRun, given: Preparation) -> Make[Run]:
         graph, version = await graph_of(given, app, DRAFT if command.draft else command.version)
     loaded = await given.ports.graphs.get(given.tenant, graph)
     must_run(loaded)
-    if command.step and command.step not in loaded.scopes[None].nodes:
-        raise Rejection("not_found", f"The graph has no node {command.step} at the top.", "step")
+    if command.step and command.step not in loaded.nodes:
+        raise Rejection("not_found", f"The graph has no node {command.step}.", "step")
     changed: dict[str, Any] = {"graph": graph, "version": version} if graph != source.graph else {}
     if command.inputs is not None:
         changed["inputs"] = await _inputs(loaded, command.inputs, given)

@@ -102,8 +102,6 @@ class Task(NamedTuple):
     show: Callable[[dict[str, Any]], Awaitable[None]]
     """Shows a live frame."""
     within: str | None = None
-    call: str = ""
-    """Id of the only call, where no model asked for it."""
 
 
 class Made(NamedTuple):
@@ -136,7 +134,7 @@ class ToolCalls:
     async def __call__(self, task: Task, asked: Sequence[Asked], offered: Mapping[str, Offered]) -> list[Made]:
         """Make the calls of a round, or go on with them as an earlier attempt left them. Raises: Unavailable."""
         tenant = task.cause.metadata.tenant
-        ids = [task.call or commit_id(task.model_call, f"tool:{position}") for position, _ in enumerate(asked)]
+        ids = [commit_id(task.model_call, f"tool:{position}") for position, _ in enumerate(asked)]
         known = await self.repository.all(ToolCall, tenant, ids) if task.resumed else {}
         for call in known.values():
             task.numbers.recall(call)

@@ -19,9 +19,8 @@ import structlog
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation, question
 from domain.log import Commit, commit_id
-from domain.workflows import engine, values
+from domain.workflows import engine, fork, values
 from domain.workflows.graph import Graph
-from domain.workflows.kept import keeps
 from domain.workflows.node_type import NODE_ERROR, Trouble
 from domain.workflows.record import Call, Given, Limits, Result
 from domain.workflows.reply import Printed
@@ -171,28 +170,31 @@ class _Turn:
         )
         given = Given(started.entry, inputs, system, _environment(graph, secrets), variables)
         self.state = engine.Run(graph, given, Limits(started.limits["steps"]))
-        self.state.kept = await self._kept(started, graph)
         for step, result in self.past.results:
             self.state.apply(result)
             self.steps.begun.pop(step["key"], None)
-        if self.past.results:
+        if not self.past.results:
+            for result in await self._kept(started, graph):
+                if self.state.apply(result):
+                    self.steps.add([result], [result.key])
+        else:
             shown, self.state.happened = self.state.happened, []
             await self._show("".join(each.text for each in shown if isinstance(each, Printed)))
         for key, written in self.past.writes:
             await self._remember(key, written)
 
-    async def _kept(self, started: Run.Started, graph: Graph) -> dict[str, Result]:
-        """The results that are taken from the source of the run."""
+    async def _kept(self, started: Run.Started, graph: Graph) -> list[Result]:
+        """The results that are taken from the source of the run. Raises: KeyError; Unavailable."""
         if started.source is None:
-            return {}
+            return []
         commits = await self.work.repository.commits(Run, self.tenant, started.source["run"])
         past = await self.recorded.past(commits)
         before = await self.work.graphs.get(self.tenant, past.started.graph)
-        names = {*started.inputs, *past.started.inputs}
-        changed = {name for name in names if started.inputs.get(name) != past.started.inputs.get(name)}
-        kept = keeps(before, graph, step=started.source["step"], inputs=changed)
-        ended = [(step["key"], result) for step, result in past.results if step["status"] in ("succeeded", "exception")]
-        return {key: result for key, result in ended if kept(key)}
+        again = fork.changed(before, graph) | {started.source["step"]}
+        if started.inputs != past.started.inputs and graph.entry:
+            again.add(graph.entry)
+        ended = [result for step, result in past.results if step["status"] in ("succeeded", "exception")]
+        return fork.kept(graph, ended, again)
 
     async def _history(self) -> list[tuple[str, str]]:
         """The earlier questions and answers of the conversation, the oldest first. Raises: Unavailable."""
@@ -244,9 +246,7 @@ class _Turn:
     async def _compute(self) -> None:
         """Compute what is ready, also from forms that were answered."""
         while True:
-            kept = set(self.state.kept)
-            results = self.state.turn()
-            self.steps.add(results, kept - self.state.kept.keys())
+            self.steps.add(self.state.turn())
             await self._tell()
             answered = [call for call in self.state.calls.values() if call.waits and call.key in self.run.answers]
             for call in answered:

@@ -77,8 +77,10 @@ class CallTool:
         given = {**request.configuration, **request.parameters}
         arguments = _fitting(offered.definition["parameters"], cast("dict[str, Any]", as_objects(given)))
         asked = ToolCall("", request.tool, json.dumps(arguments, ensure_ascii=False))
-        [made] = await self.tools(_task(execution), [asked], {request.tool: offered})
-        execution.made.append(RecordedCall(noun=Recorded.TOPIC, id=made.id))
+        id, tenant = execution.cause.call("tool", 1), execution.tenant
+        known = await self.tools.repository.get(Recorded, tenant, id) if execution.cause.attempt > 1 else None
+        execution.made.append(RecordedCall(noun=Recorded.TOPIC, id=id))
+        made = await self.tools.make(_task(execution), 0, id, asked, {request.tool: offered}, known)
         call = made.call
         if call.status != "completed":
             return Trouble(call.reason or f"The call was {call.status}.", LOST if call.code == "lost" else TOOL_ERROR)
@@ -104,9 +106,13 @@ def _task(execution: Execution) -> Task:
         Numbers(),
         "",
         0,
-        resumed=cause.attempt > 1,
-        call=cause.call("tool", 1),
+        cause.attempt > 1,
+        _unseen,
     )
+
+
+async def _unseen(frame: dict[str, Any]) -> None:
+    """Frames of runs are those of their steps."""
 
 
 def _fitting(schema: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def retry(
 def fork(
     id: Id,
     inputs: Pairs = None,
-    step: Annotated[str, typer.Option(help="Step at the top from which on all runs again.")] = "",
+    step: Annotated[str, typer.Option(help="Node from which on all runs again.")] = "",
     number: Annotated[int | None, typer.Option(min=1, help="Version that runs. Default: the same.")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Run the graph of the draft.")] = False,
     follow: Follow = False,

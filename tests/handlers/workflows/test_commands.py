@@ -92,7 +92,7 @@ async def test_only_apps_with_a_graph_have_drafts_and_only_others_configurations
     assert await desk.fails("app.configure", app=app, prompt="Hi") == ("wrong_mode", "app")
     digest = await desk.blobs.put(desk.tenant, b"app: {}")
     assert await desk.fails("app.keep_file", app=app, file=digest) == ("wrong_mode", "app")
-    assert await desk.fails("message.send", app=app, query="?") == ("cannot_run", "app")
+    assert await desk.fails("message.send", app=app, query="?") == ("wrong_mode", "app")
 
 
 async def test_secrets_are_sealed_and_kept_until_they_change(desk: Desk, app: str) -> None:
