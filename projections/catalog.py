@@ -21,6 +21,7 @@ from projections.api_tokens import api_tokens
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
 from projections.commands import commands
+from projections.conversation_variables import conversation_variables
 from projections.conversations import conversations
 from projections.dataset_metadata import dataset_metadata
 from projections.dataset_queries import dataset_queries
@@ -88,6 +89,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         sites,
         conversations,
         messages,
+        conversation_variables,
         workflow_runs,
         human_input_forms,
         pinned_conversations,

@@ -38,6 +38,7 @@ workflow_runs = ReadModel(
     required("total_tokens", BigInteger, "Tokens of its model calls; 0 before the end."),
     required("total_steps", Integer, "Number of steps; 0 before the end."),
     required("exceptions_count", Integer, "Number of steps that failed without ending it; 0 before the end."),
+    optional("stop_requested_at", Time, "Time of the request to stop; null where there is none."),
     required("correlation_id", Id, "Command that started it: its trace, in traces."),
     person(),
     required("created_by", Text, "Actor who started it."),
@@ -115,13 +116,18 @@ def stepped(row: Row, event: Run.Stepped, message: Recorded) -> Row:
     return {"status": "paused" if event.paused else row["status"]}
 
 
+@workflow_runs.changes(Run.StopRequested)
+def stop_requested(row: Row, event: Run.StopRequested, message: Recorded) -> Row:
+    return {"stop_requested_at": event.timestamp}
+
+
 @workflow_runs.changes(Run.Finished)
 def finished(row: Row, event: Run.Finished, message: Recorded) -> Row:
     return {
         "status": event.status,
         "outputs": event.outputs,
         "error_code": event.code or None,
-        "error": event.error or None,
+        "error": event.reason or None,
         "elapsed_time": event.duration_ms / 1000,
         "total_tokens": event.tokens,
         "total_steps": event.steps,

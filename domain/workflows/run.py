@@ -107,7 +107,7 @@ class Finish(TypedDict):
     status: str
     outputs: dict[str, Any]
     code: str
-    error: str
+    reason: str
     steps: int
     exceptions: int
     tokens: int
@@ -251,12 +251,12 @@ class Run(Aggregate):
         """The run ended."""
 
         TOPIC = "run.finished.v1"
-        PERSONAL = frozenset({"error", "outputs"})
+        PERSONAL = frozenset({"outputs", "reason"})
         attempt: Annotated[int, "Attempt; 0 if none had begun."]
         status: Annotated[str, "`succeeded`, `partial-succeeded` (a step failed, and it went on), `failed`, `stopped`."]
         outputs: Annotated[dict[str, Any], "Outputs by name: `type` and `data`, or the `blob` of a large one."]
         code: Annotated[str, "Error code, see [codes](codes.md); empty for none, and where a node failed."]
-        error: Annotated[str, "Reason of a failure or stop; empty for none."]
+        reason: Annotated[str, "Reason of a failure or stop; empty for none."]
         steps: Annotated[int, "Number of steps."]
         exceptions: Annotated[int, "Number of steps that failed without ending it."]
         tokens: Annotated[int, "Tokens of its model calls."]
@@ -337,7 +337,7 @@ class Run(Aggregate):
     def fail(self, at: datetime, *, code: str, reason: str) -> None:
         """End a run whose worker cannot go on."""
         none = Finish(
-            status="failed", outputs={}, code=code, error=reason, steps=0, exceptions=0, tokens=0, duration_ms=0.0
+            status="failed", outputs={}, code=code, reason=reason, steps=0, exceptions=0, tokens=0, duration_ms=0.0
         )
         self.finish(at, **none)
 

@@ -158,11 +158,11 @@ class Chatflow:
         said = str(outputs["answer"].data) if "answer" in outputs else ""
         if finished.status == "failed":
             code = finished.code or "run_failed"
-            await self.fail(commit.metadata, run.conversation, run.message, code, finished.error, said)
+            await self.fail(commit.metadata, run.conversation, run.message, code, finished.reason, said)
         elif finished.status == "stopped" and run.stop_requested:
             await self._stopped(commit.metadata, run.conversation, run.message, said)
         elif finished.status == "stopped":
-            await self.fail(commit.metadata, run.conversation, run.message, "timeout", finished.error, said)
+            await self.fail(commit.metadata, run.conversation, run.message, "timeout", finished.reason, said)
         else:
             await self._answered(commit.metadata, run, said, finished.duration_ms, past, graph)
         await self.go_on(commit.metadata, run.conversation)

@@ -390,7 +390,7 @@ class _Turn:
             status=self.state.ended,
             outputs=await self.recorded.put(outputs),
             code="",
-            error=self.state.reason or "",
+            reason=self.state.reason or "",
             steps=self.state.steps,
             exceptions=self.steps.exceptions,
             tokens=self.steps.tokens,
@@ -410,7 +410,7 @@ class _Turn:
 
     async def fail(self, code: str, reason: str) -> None:
         await self._change(Batch(steps=[], values=[]), lambda run, at: run.fail(at, code=code, reason=reason))
-        await self._send({"type": "finished", "status": "failed", "code": code, "error": reason})
+        await self._send({"type": "finished", "status": "failed", "code": code, "reason": reason})
 
     async def _change(self, batch: Batch, verb: Callable[[Run, datetime], None]) -> None:
         """Commit a change as the owner of the run. Raises: Ended, _Stale; TooLarge, Unavailable."""

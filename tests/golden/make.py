@@ -807,7 +807,7 @@ def _run() -> Aggregate:
     run.time_out(_at(601), key="more/0/ask")
     run.stop(_at(602))
     end = Finish(
-        status="stopped", outputs={"page": text}, code="", error="", steps=4, exceptions=1, tokens=12, duration_ms=91.2
+        status="stopped", outputs={"page": text}, code="", reason="", steps=4, exceptions=1, tokens=12, duration_ms=91.2
     )
     run.finish(_at(603), **end)
     return run
@@ -1199,6 +1199,10 @@ def _tools() -> Iterator[Aggregate]:
     )
     talk.hold(_at(310), message=_id(125), calls=[_id(126)])
     talk.decide(_at(311), message=_id(125), call=_id(126))
+    talk.ask(_at(312), message=_id(186), **question)  # type: ignore[arg-type]
+    talk.queue(_at(312.1), message=_id(186))
+    talk.run(_at(313), message=_id(186), run=_id(180))
+    talk.set_variables(_at(313.1), run=_id(180), step="count", values={"turns": {"type": "number", "data": 2}})
     yield talk
     inner = Conversation.begin(Conversation.Started, _id(139), _at(309.5), app=_id(4), user="skipper-7", name="Why?")
     inner.ask(_at(309.5), message=_id(139), **{**question, "app": _id(4), "tool_call": _id(126)})  # type: ignore[arg-type]

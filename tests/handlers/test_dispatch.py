@@ -393,6 +393,7 @@ class Anything:
         ids["chart"] = await desk.done("app.create", name="Chart", mode="workflow")
         await desk.done("workflow.save", app=ids["chart"], document=CHART)
         await desk.done("workflow.publish", workflow=ids["chart"])
+        ids["run"] = await desk.done("run.start", app=ids["chart"])
         ids["tag"] = await desk.done("tag.create", kind="app", name=new_id())
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
@@ -587,6 +588,10 @@ class Anything:
                 "amount_usd": st.integers(1, 100),
             },
             "budget.remove": {"budget": st.just("month")},
+            **{f"run.{verb}": {"app": st.just(ids["chart"]), "user": text} for verb in ("start", "try")},
+            **{f"run.{verb}": {"source": st.just(ids["run"])} for verb in ("retry", "fork")},
+            "run.stop": {"run": st.just(ids["run"])},
+            "run.answer": {"run": st.just(ids["run"]), "step": text, "action": text},
             **{f"limits.{verb}": {**limit, "most": st.integers(0, 10**9)} for verb in ("set", "impose")},
             **{f"limits.{verb}": limit for verb in ("remove", "lift")},
             **{f"quota.{verb}": quota for verb in ("set", "impose")},

@@ -25,6 +25,7 @@ from domain.models.model import Model, model_id
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
+from domain.workflows.run import Form
 from handlers.routes import ROUTES, is_private
 from handlers.tools.storage import Storage
 from handlers.work.audit import named_blobs
@@ -49,6 +50,8 @@ CHART: dict[str, Any] = {
 }
 """A graph of a workflow."""
 
+FORM = Form(key="ask", node="ask", until="2999-01-01", content="Open it?", inputs=[], actions=[{"id": "yes"}])
+
 OF_LAB, KNOWN = {"provider": "lab", "model": "small"}, {"provider": "lab", "model": "known"}
 INSTALLED, NEWER = package(), package(manifest={**FILTER, "version": "1.1.0"})
 PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
@@ -65,7 +68,8 @@ class World:
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
     `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call, `note` an annotation,
     `held` a tool call that waits, `asking` one whose server asks, `chart` an app with a graph, whose draft has the
-    digest `draft`, `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
+    digest `draft`, `run` a run of it with a form, `source` one that failed, `ready` a completed document, `segment`
+    the first of its three, `login` a SQL login."""
 
     app: str
     dataset: str
@@ -88,6 +92,8 @@ class World:
     asking: str
     chart: str
     draft: str
+    run: str
+    source: str
     company: str
     owner: str
     member: str
@@ -150,6 +156,9 @@ async def world(desk: Desk) -> World:
     renamed = {**CHART, "version": "0.1.5"}
     draft = sha256_of(renamed)
     await desk.done("workflow.save", app=chart, document=renamed, replaces=first)
+    run, source = [await desk.done("run.start", app=chart) for _ in range(2)]
+    await desk.change("run", run, lambda it: it.step(now, steps=[], values=[], forms=[FORM]))
+    await desk.change("run", source, lambda it: it.fail(now, code="timeout", reason="Silence."))
     note = await desk.done("annotation.create", app=app, question="When?", answer="At six.")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
@@ -165,7 +174,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan, label, note, held, asking, chart, draft),
+        *(slogans, slogan, label, note, held, asking, chart, draft, run, source),
         *(company, owner, member, other, key),
     )
 
@@ -214,6 +223,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("workflow.publish", {"workflow": "{chart}", "name": "Two"}, "workflow", ["workflow.published.v1"]),
     ("workflow.restore", {"workflow": "{chart}", "number": 1}, "workflow", ["workflow.restored.v1"]),
+    ("run.start", {"app": "{chart}", "version": 1}, "run", ["run.started.v1"]),
+    ("run.try", {"app": "{chart}", "user": "ada"}, "run", ["run.started.v1"]),
+    ("run.retry", {"source": "{source}"}, "run", ["run.started.v1"]),
+    ("run.fork", {"source": "{source}", "step": "e", "draft": True}, "run", ["run.started.v1"]),
+    ("run.stop", {"run": "{run}"}, "run", ["run.stop_requested.v1"]),
+    ("run.answer", {"run": "{run}", "step": "ask", "action": "yes"}, "run", ["run.answered.v1"]),
     ("tag.create", {"kind": "knowledge", "name": "Mill"}, "tags", ["tags.begun.v1", "tag.created.v1"]),
     ("tag.create", {"kind": "app", "name": "Locks"}, "tags", ["tag.created.v1"]),
     ("tag.rename", {"kind": "app", "tag": "{label}", "name": "Mills"}, "tags", ["tag.renamed.v1"]),
@@ -621,6 +636,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
         "toolset.",
         "tool_call.",
         "user_secret.",
+        "run.",
     )
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
@@ -643,6 +659,10 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "user_secret.set": "user",
         "user_secret.remove": "user",
         "replay.request": "call",
+        "run.start": "user",
+        "run.try": "user",
+        "run.retry": "source",
+        "run.fork": "source",
         **dict.fromkeys(
             ("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.open", "trace.search"), "account"
         ),
@@ -708,7 +728,7 @@ async def test_a_command_is_accepted_once(
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "route", "bus_login", "toolset"):
         expected = {noun: fields.get(noun) or fields["name"]}
-    elif noun == "workflow":
+    elif noun in ("workflow", "run"):
         expected = {noun: target}
     elif noun in ("plugin", "plugin_storage", "plugin_use"):
         expected = {"plugin": "mask", noun: "mask"}
@@ -751,6 +771,8 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.set_icon", {"app": "{app}", "icon": None}, "app"),
     ("app.set_site", {"app": "{app}"}, "app"),
     ("workflow.save", {"app": "{app}", "document": {}}, "app"),
+    ("run.start", {"app": "{app}"}, "app"),
+    ("run.try", {"app": "{app}"}, "app"),
     ("tag.bind", {"tag": "{label}", "app": "{app}"}, "app"),
     ("tag.unbind", {"tag": "{label}", "dataset": "{dataset}"}, "dataset"),
     ("app.set_annotation_reply", {"app": "{app}", "enabled": False}, "app"),
@@ -798,6 +820,21 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("bus_login.close", {"bus_login": "services"}, "bus_login"),
     ("sql_login.revoke", {"sql_login": "{login}"}, "sql_login"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "field"),
+    [
+        ("run.retry", {"source": new_id()}, "source"),
+        ("run.fork", {"source": new_id()}, "source"),
+        ("run.stop", {"run": new_id()}, "run"),
+        ("run.answer", {"run": new_id(), "step": "ask", "action": "yes"}, "run"),
+    ],
+)
+async def test_a_run_that_was_never_made_cannot_be_named(
+    desk: Desk, name: str, fields: dict[str, Any], field: str
+) -> None:
+    assert await desk.fails(name, fields) == ("not_found", field)
 
 
 def replaced(value: Any, path: list[str], unknown: str) -> Any:

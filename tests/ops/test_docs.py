@@ -29,6 +29,7 @@ from domain.models.model_call import ModelCall
 from domain.tools.plugin_storage import PluginStorage, Value
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
+from domain.workflows.run import Form
 from handlers.dispatch import Delivery, Dispatch
 from handlers.routes import ROUTES
 from ops import cli, docs
@@ -257,6 +258,8 @@ async def test_the_examples_have_the_documented_outcomes() -> None:
         assert given == example["outcome"], (name, outcome)
 
 
+NOTE = [{"output_variable_name": "note", "type": "paragraph"}]
+
 SEGMENTS = "5e9c1a7f" * 8
 """Digest of the example document's segments."""
 
@@ -270,6 +273,13 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
             await desk.change("document", payload["document"], lambda it: it.fail(at, **fault))
         case "segment.add":
             await desk.change("document", payload["document"], lambda it: index(it, at))
+        case "run.retry":
+            await desk.change("run", payload["source"], lambda it: it.fail(at, code="stalled", reason="Silence."))
+        case "run.stop":
+            await desk.change("run", payload["run"], lambda it: it.retry(at))
+        case "run.answer":
+            form = Form(key="ask", node="ask", until="2999-01-01", content="", inputs=NOTE, actions=[{"id": "yes"}])
+            await desk.change("run", payload["run"], lambda it: it.step(at, steps=[], values=[], forms=[form]))
         case "message.retry":
             silence = {"message": payload["message"], "code": "timeout", "reason": "It was silent.", "answer": ""}
             await desk.change("conversation", payload["conversation"], lambda it: it.fail(at, **silence))

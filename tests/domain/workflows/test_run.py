@@ -42,7 +42,7 @@ FORM: dict[str, Any] = {
     ],
     "actions": [{"id": "yes", "title": "Yes"}, {"id": "no", "title": "No"}],
 }
-END = Finish(status="succeeded", outputs={}, code="", error="", steps=2, exceptions=0, tokens=0, duration_ms=4.0)
+END = Finish(status="succeeded", outputs={}, code="", reason="", steps=2, exceptions=0, tokens=0, duration_ms=4.0)
 
 
 def step(key: str, status: str, **more: Any) -> Step:

@@ -19,6 +19,7 @@ from domain.log import Commit, Metadata, Position, Subject
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.tools.toolset import Toolset
+from domain.workflows.run import Run, RunLimits
 from handlers.work.work import PENDING, STALLS, WORKS, Work
 from ops.roles import ROLES
 from projections.catalog import READ_MODELS
@@ -79,6 +80,30 @@ def toolset() -> Toolset:
     return found
 
 
+def run() -> Run:
+    known: dict[str, Any] = {"source": None, "tool_call": None, "depth": 0, "inputs": {}, "system": {}, "variables": {}}
+    limits = RunLimits(steps=1, seconds=1.0)
+    found = Run.begin(
+        Run.Started,
+        new_id(),
+        NOW,
+        app=new_id(),
+        mode="workflow",
+        entry=None,
+        trigger="app",
+        graph="ab" * 32,
+        version=1,
+        engine=1,
+        user="ada",
+        conversation=None,
+        message=None,
+        limits=limits,
+        **known,
+    )
+    found.take(NOW, by="first")
+    return found
+
+
 OPEN: dict[str, Callable[[], Aggregate]] = {
     "ingest": document,
     "sync": edited,
@@ -88,6 +113,7 @@ OPEN: dict[str, Callable[[], Aggregate]] = {
     "speak": speech,
     "check": provider,
     "refresh": toolset,
+    "run": run,
 }
 """For each work that ends later, an aggregate on which it has begun."""
 
@@ -113,7 +139,7 @@ def test_an_entry_is_whole(name: str, work: Work) -> None:
 
 
 def test_works_that_cost_money_are_tried_once() -> None:
-    costly = {"answer", "name", "suggest", "query_datasets", "replay", "check", "transcribe", "speak", "refresh"}
+    costly = {"answer", "name", "suggest", "query_datasets", "replay", "check", "transcribe", "speak", "refresh", "run"}
     assert {name for name, work in WORKS.items() if work.tries == 1} == costly
 
 

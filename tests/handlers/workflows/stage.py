@@ -201,7 +201,7 @@ class Stage:
         commits = await self.commits(run)
         recorded = RunValues(self.desk.files, self.tenant, commits[0].metadata.person)
         outputs = await recorded.get(event.outputs)
-        return event.status, {name: value.data for name, value in outputs.items()}, event.error
+        return event.status, {name: value.data for name, value in outputs.items()}, event.reason
 
 
 def _begins(commit: Commit) -> bool:

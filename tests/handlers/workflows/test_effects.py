@@ -34,7 +34,14 @@ MODEL = {"provider": "lab", "name": "m", "mode": "chat", "completion_params": {"
 
 
 def request(id: str, method: str, **more: Any) -> dict[str, Any]:
-    return {"id": id, "type": "http-request", "method": method, "url": f"http://world.test/{id}", **more}
+    return {
+        "id": id,
+        "type": "http-request",
+        "method": method,
+        "url": f"http://world.test/{id}",
+        "authorization": {"type": "no-auth"},
+        **more,
+    }
 
 
 def whole(method: str = "post", **more: Any) -> Any:
