@@ -39,7 +39,7 @@ class Source(TypedDict):
 
 
 class RecordedCall(TypedDict):
-    """A call on record that a step made."""
+    """A recorded call that a step made."""
 
     noun: Annotated[str, "`model_call`, `tool_call`, `effect` or `run`."]
     id: Annotated[str, "Its id."]
