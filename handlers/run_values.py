@@ -86,7 +86,7 @@ class RunValues:
     async def put_step(
         self, outputs: Mapping[str, Value], inputs: Mapping[str, Any], writes: Sequence[Write], error: str | None
     ) -> Values:
-        """What a step worked with and put out, as it is recorded. Raises: Unrecordable; Erased; Unavailable."""
+        """The inputs and outputs of a step as they are recorded. Raises: Unrecordable; Erased; Unavailable."""
         values = Values()
         if inputs:
             values["inputs"] = await self.put({name: infer(value) for name, value in inputs.items()})

@@ -290,7 +290,7 @@ class Run(Aggregate):
         return {key: wait for key, wait in self.waits.items() if wait["status"] in ("answered", "timed_out")}
 
     def may_take(self, commit: str) -> bool:
-        """Whether a worker that was given this commit may own the run: no other does, or the commit's worker died."""
+        """Return whether a worker with this commit may own the run: no other does, or the worker of the commit died."""
         return not self.ended and self.owner in ("", commit)
 
     def take(self, at: datetime, *, by: str) -> None:

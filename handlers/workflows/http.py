@@ -228,7 +228,7 @@ def _recorded(request: HttpRequest) -> dict[str, Any]:
 
 
 def _idempotent(execution: Execution) -> bool:
-    """Whether a request may be sent twice: by its method, or since its node says so."""
+    """Test for a request that may be sent twice: by its method, or since its node says so."""
     return execution.request.method in IDEMPOTENT or execution.call.node.data.get("idempotent") is True
 
 

@@ -278,7 +278,7 @@ class _Turn:
             await self.work.live.publish(self.tenant, started.conversation, started.message, frame)
 
     def _must_record(self, calls: list[Call]) -> bool:
-        """Whether steps must be on the log before these calls are made."""
+        """Return whether steps must be recorded before these calls are made."""
         if len(self.steps) >= MOST_STEPS or time.monotonic() - self.written > LONGEST_S:
             return bool(len(self.steps))
         outside = [call for call in calls if not isinstance(call.request, WITHIN)]

@@ -7,9 +7,16 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.journeys.stack import Row, Stack
+import pytest
+
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.settings import Settings
+from tests.conftest import fresh_database
+from tests.journeys.stack import PATIENCE_S, Row, Stack
+from tests.journeys.test_kill import assert_no_event_is_twice, assert_tables_equal_a_rebuild
 
 MODEL = {"provider": "lab", "name": "m", "mode": "chat", "completion_params": {}}
 
@@ -211,3 +218,97 @@ async def test_a_run_goes_through_code_template_model_requests_and_a_form(headra
     assert "sesame-7" not in json.dumps([row["request"] for row in effects])
     [call] = await headrace.sql("SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s", id=run)
     assert (call["cause_noun"], call["status"]) == ("run", "completed")
+
+
+def chatflow() -> dict[str, Any]:
+    """A model that answers with memory, and a count of the turns."""
+    model = {"model": MODEL, "prompt_template": [{"role": "system", "text": "Be brief."}]}
+    parts = {"memory": {"window": {"enabled": False}}, "context": {"enabled": False}, "vision": {"enabled": False}}
+    target = {"variable_selector": ["conversation", "turns"], "input_type": "constant", "operation": "+=", "value": 1}
+    nodes = [
+        ("start", "start", {"variables": []}),
+        ("model", "llm", {**model, **parts}),
+        ("say", "answer", {"answer": "{{#model.text#}}"}),
+        ("count", "assigner", {"version": "2", "items": [target]}),
+        ("turns", "answer", {"answer": " ({{#conversation.turns#}})"}),
+    ]
+    edges = [("start", "model"), ("model", "say"), ("say", "count"), ("count", "turns")]
+    return {
+        "app": {"mode": "advanced-chat"},
+        "workflow": {
+            "graph": {
+                "nodes": [{"id": id, "data": {"type": type, "title": id, **data}} for id, type, data in nodes],
+                "edges": [{"source": a, "target": b, "sourceHandle": "source"} for a, b in edges],
+            },
+            "conversation_variables": [{"name": "turns", "value_type": "number", "value": 0}],
+        },
+    }
+
+
+async def test_a_chatflow_answers_with_memory_and_variables(headrace: Stack) -> None:
+    async with serving() as (_, url):
+        await headrace.send("provider.register", name="lab", kind="openai", base_url=f"{url}/v1", key="k")
+        app = await headrace.make("app.create", name="Talk", mode="advanced-chat")
+        await headrace.send("workflow.save", app=app, document=chatflow())
+        unready = await headrace.refused("message.send", app=app, query="When?")
+        assert (unready["code"], unready["field"]) == ("not_published", "app")
+        await headrace.send("workflow.publish", workflow=app)
+        frames = await headrace.ask(app, "When?", user="ada")
+        talk = frames[0]["conversation"]
+        assert [frame["text"] for frame in frames if frame["type"] == "token"][:2] == ["Open ", "it."]
+        assert frames[-1]["answer"] == "Open it. (1)"
+        frames = await headrace.ask(app, "And now?", user="ada", conversation=talk)
+        assert frames[-1]["answer"] == "Open it. (2)"
+    rows = await headrace.until(
+        "SELECT * FROM headrace.messages WHERE conversation_id = %(id)s ORDER BY created_at",
+        lambda rows: [row["status"] for row in rows] == ["answered", "answered"],
+        id=talk,
+    )
+    assert rows[0]["message_tokens"] == 5
+    [variable] = await headrace.until(
+        "SELECT * FROM headrace.conversation_variables WHERE conversation_id = %(id)s AND workflow_run_id = %(run)s",
+        id=talk,
+        run=rows[1]["workflow_run_id"],
+    )
+    assert variable["data"] == {"type": "number", "data": 2}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("held", ["/level", "/v1/chat/completions", "/ticket"])
+async def test_a_run_whose_worker_is_killed_ends(postgres: EmbeddedPostgres, tmp_path: Path, held: str) -> None:
+    """The worker is killed while a request is under way; another one goes on, and repeats what is harmless alone."""
+    async with EmbeddedNats(tmp_path) as nats, fresh_database(postgres) as database, serving() as (world, url):
+        settings = Settings.load(home=tmp_path, nats_url=nats.url, postgres_url=database)
+        async with Stack.running(settings, ("commands", "project", "embed", "answer")) as stack:
+            app = await published(stack, url)
+            world.holds = held if held != "/ticket" else ""
+            run = await stack.make("run.start", app=app, inputs={"asked": "Is it open?"}, user="ada")
+            if held != "/ticket":
+                await _kill(stack, world)
+            await status(stack, run, "paused")
+            await stack.kill("answer")  # while the form waits, no worker is there
+            world.holds = held if held == "/ticket" else ""
+            answer = {"run": run, "step": "ask", "action": "yes", "fields": {"note": "x"}}
+            await stack.send("run.answer", **answer)
+            await stack.start("answer")
+            if held == "/ticket":
+                await _kill(stack, world)
+            row = await status(stack, run, *ENDS)
+            assert world.seen["/ticket"] == 1
+            if held == "/ticket":
+                assert (row["status"], "unknown" in row["error"]) == ("failed", True)
+            else:
+                assert (row["status"], world.seen[held]) == ("succeeded", 2)
+            await assert_no_event_is_twice(stack)
+            await assert_tables_equal_a_rebuild(stack)
+
+
+async def _kill(stack: Stack, world: World) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await world.reached.wait()
+    await stack.kill("answer")
+    world.holds = ""
+    world.free.set()
+    world.reached.clear()
+    await stack.start("answer")
