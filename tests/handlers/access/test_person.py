@@ -22,6 +22,8 @@ from tests.handlers.chat.test_audio import Studio
 from tests.handlers.desk import Desk
 from tests.handlers.tools.scene import Scene
 from tests.handlers.tools.scene import call as tool_call
+from tests.handlers.workflows.stage import graph
+from tests.handlers.workflows.test_effects import Outside, request
 from tests.memory import Memory, MemoryLog
 
 PERSONAL = {noun for noun, event in events().values() if event.PERSONAL}
@@ -33,7 +35,7 @@ OF_SERVICES = {"account.create_service"}
 OF_ACCOUNTS = {"account", "door"}
 """The nouns whose person is an account, or the month of a report, not an end user."""
 
-BY_CAUSE = {"dead_letter", "model_call", "retrieval", "tool_call"}
+BY_CAUSE = {"dead_letter", "effect", "model_call", "retrieval", "tool_call"}
 """The nouns that no command makes: their person is that of the commit that led to them."""
 
 
@@ -44,22 +46,22 @@ NO_WORDS = {
     " *.segments *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, "
     "codes, and places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
-    "message.asked.tool_call": "ids",
+    "message.asked.tool_call tool_call.requested.within": "ids",
     "message.moderated.verdicts": "kinds of filters, names of inputs, numbers of sentences, codes",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
     " quota.*.scope quota.*.unit quota.*.period quota.*.time_zone": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
+    "workflow.*": "digests of the tenant's graphs, names of versions, sealed secrets",
+    "conversation.variables_set.run conversation.variables_set.step message.run_started.run": "ids",
     "tag.*": "the tenant's names, and ids",
     "plugin.* plugin_use.* plugin_storage.*": "packages; settings of tenants; reasons of our own; digests",
     "model_call.filtered.original tool_call.filtered.original": "digests",
     "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
     "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
     "user_secret.*": "names of toolsets, digests; a secret that is sealed with the person's key by itself",
-    "workflow.*": "digests; secrets, encrypted by the tenant's vault; names of versions and comments on them",
     "toolset.*": "names, addresses and settings of the tenant; words of a server about its tools",
     "tool_call.requested.toolset tool_call.requested.tool tool_call.requested.name tool_call.held.*"
-    " tool_call.requested.within"
     " tool_call.asked.until tool_call.answered.action": "names of tools, times, one of a few values",
     "message.held.calls message.strategy_changed.before message.strategy_changed.strategy": "ids, and one of a few "
     "values",
@@ -140,7 +142,7 @@ PLAIN = {
     "sql_login": "ids",
     "tag": "the tenant's names, and ids",
     "tenant": "ids, roles, and the name that the tenant gives itself",
-    "workflow": "the tenant's graphs, settings and names",
+    "workflow": "ids, and names of versions",
 }
 """Nouns of commands whose rejected payloads are kept, by reason."""
 
@@ -235,6 +237,10 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
 
     scene = Scene(memory, tenant, ("", [tool_call("weather", city="Paris")]), "It rains.")
     await scene.worker()(await scene.asked())
+
+    stage = Outside(memory, tenant)
+    nodes = [{"id": "start", "type": "start"}, request("look", "get")]
+    await stage.work(await stage.started(graph(nodes, [("start", "look")]), user="ada"))
 
     words = [commit for noun in PERSONAL - OF_ACCOUNTS for commit in await commits(counter, noun)]
     assert {commit.subject.noun for commit in words} == PERSONAL - OF_ACCOUNTS
