@@ -131,10 +131,10 @@ class World:
             if path == self.holds:
                 self.reached.set()
                 await self.free.wait()
-            kind, told = self._response(path)
+            kind, body = self._response(path)
             writer.write(
-                f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(told)}\r\n"
-                f"Connection: close\r\n\r\n{told}".encode()
+                f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+                f"Connection: close\r\n\r\n{body}".encode()
             )
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -26,6 +26,7 @@ CLIENTS = {
 GUARDED = {
     "adapters/egress/client.py": {"httpcore2", "httpx2"},
     "adapters/egress/fetch.py": {"httpx2"},
+    "adapters/egress/http.py": {"httpx2"},
     "adapters/models/audio_api.py": {"httpx2"},
     "adapters/models/chat_server.py": {"httpx2"},
     "adapters/models/embedding_api.py": {"httpx2"},

@@ -318,7 +318,7 @@ def begin(case: Case, world: World) -> Run:
 
 
 def given(case: Case, world: World, graph: Graph) -> Given:
-    """What the run of a case begins with. Raises: Rejection."""
+    """The values with which the run of a case begins. Raises: Rejection."""
     inputs = {name: world.value(each) for name, each in case.get("inputs", {}).items()}
     if case.get("source") == "documented":
         inputs = accept(graph, inputs)

@@ -212,7 +212,7 @@ def graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, ...]], mode: str = "workflow", **more: Any
 ) -> Graph:
     """A graph of nodes (`id`, `type` and fields), and edges (source, target, handle)."""
-    told = [
+    written = [
         {
             "id": each["id"],
             "parentId": each.get("parent"),
@@ -221,4 +221,5 @@ def graph(
         for each in nodes
     ]
     ways = [{"source": each[0], "target": each[1], "sourceHandle": [*each, "source"][2]} for each in edges]
-    return load({"kind": "app", "app": {"mode": mode}, "workflow": {"graph": {"nodes": told, "edges": ways}, **more}})
+    workflow = {"graph": {"nodes": written, "edges": ways}, **more}
+    return load({"kind": "app", "app": {"mode": mode}, "workflow": workflow})

@@ -27,7 +27,7 @@ CASES = [
 
 
 async def ended(case: Case, kill: int | None = None, *, after: bool = False) -> tuple[dict[str, Any], int]:
-    """What a case comes to on the log, and its number of commits."""
+    """The end of a case on the log, and its number of commits."""
     stage = Stage(Memory(), f"t{new_id()[:8]}")
     id = await stage.case(case)
     await stage.work(id, kill=kill, after=after)
