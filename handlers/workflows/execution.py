@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from domain.aggregate import Rejection
 from domain.models.model_call import ModelCall
 from domain.workflows.node_type import Trouble
 from domain.workflows.record import Call
@@ -97,6 +98,8 @@ def trouble(error: Exception) -> Trouble | None:
             return Trouble(error.reason, INVOKE_ERRORS.get(error.code, "InvokeConnectionError"))
         case ToolError():
             return Trouble(error.reason)
+        case Rejection():
+            return Trouble(error.message)
         case TooLarge():
             return Trouble(f"What the step sent or received cannot be recorded. {error}")
         case Erased():

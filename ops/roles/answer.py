@@ -45,6 +45,7 @@ from adapters.tools.registry import KindsOfToolboxes, Make
 from adapters.tools.sql.connections import connections
 from adapters.tools.sql.toolbox import SqlToolboxes
 from domain.workflows.requests import (
+    AgentRequest,
     CodeRequest,
     DocumentRequest,
     HttpRequest,
@@ -82,6 +83,7 @@ from handlers.tools.storage import Storage
 from handlers.tools.tool_calls import ToolCalls
 from handlers.tools.within import CallWithin
 from handlers.user_secrets import opened
+from handlers.workflows.agent import RunAgent
 from handlers.workflows.chatflow import Chatflow
 from handlers.workflows.code import CheckSchemas, FillTemplates, RunCode
 from handlers.workflows.documents import ReadDocuments
@@ -186,6 +188,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         DifyStrategies(dify, answering),
     )
     executors: dict[type, Executor] = {
+        AgentRequest: RunAgent(agent),
         CodeRequest: RunCode(code),
         DocumentRequest: ReadDocuments(extractor, fetch),
         HttpRequest: SendHttp(wiring.repository, wiring.files, GuardedHttp(tools), fetch),

@@ -20,6 +20,7 @@ from domain.knowledge.segments import Segment, encode_segments
 from domain.log import OUTCOMES, Metadata, Outcome
 from domain.models.provider import Provider
 from domain.work.quarantine import quarantine_id
+from domain.workflows.run import Form
 from handlers.commands.fields import MAX_PAYLOAD
 from handlers.dispatch import EXCERPT, Delivery
 from handlers.ports.log import Unavailable
@@ -393,7 +394,11 @@ class Anything:
         ids["chart"] = await desk.done("app.create", name="Chart", mode="workflow")
         await desk.done("workflow.save", app=ids["chart"], document=CHART)
         await desk.done("workflow.publish", workflow=ids["chart"])
-        ids["run"] = await desk.done("run.start", app=ids["chart"])
+        ids["run"], ids["broken"] = [await desk.done("run.start", app=ids["chart"]) for _ in range(2)]
+        form = Form(key="ask", node="ask", until="2999-01-01", content="", inputs=[], actions=[{"id": "yes"}])
+        now = datetime.now(UTC)
+        await desk.change("run", ids["run"], lambda it: it.step(now, steps=[], values=[], forms=[form]))
+        await desk.change("run", ids["broken"], lambda it: it.fail(now, code="timeout", reason="Silence."))
         ids["tag"] = await desk.done("tag.create", kind="app", name=new_id())
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
@@ -589,9 +594,9 @@ class Anything:
             },
             "budget.remove": {"budget": st.just("month")},
             **{f"run.{verb}": {"app": st.just(ids["chart"]), "user": text} for verb in ("start", "try")},
-            **{f"run.{verb}": {"source": st.just(ids["run"])} for verb in ("retry", "fork")},
+            **{f"run.{verb}": {"source": st.just(ids["broken"])} for verb in ("retry", "fork")},
             "run.stop": {"run": st.just(ids["run"])},
-            "run.answer": {"run": st.just(ids["run"]), "step": text, "action": text},
+            "run.answer": {"run": st.just(ids["run"]), "step": st.just("ask"), "action": st.just("yes")},
             **{f"limits.{verb}": {**limit, "most": st.integers(0, 10**9)} for verb in ("set", "impose")},
             **{f"limits.{verb}": limit for verb in ("remove", "lift")},
             **{f"quota.{verb}": quota for verb in ("set", "impose")},
