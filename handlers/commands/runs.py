@@ -25,8 +25,8 @@ from handlers.commands.preparation import Make, Preparation, not_found
 from handlers.files import Files
 from handlers.run_values import RunValues
 
-LIMITS = RunLimits(steps=500, seconds=1200.0)
-"""Default limits of a run."""
+LIMITS = RunLimits(steps=25_000, seconds=1200.0)
+"""Limits of a run: far more steps than the 500 of Dify, which a list of some hundred items exceeds."""
 
 DRAFT = 0
 """The number that stands for the draft."""

@@ -27,6 +27,7 @@ MEASURES = (
         "route",
         "plugin",
         "code",
+        "workflow",
         "fairness",
         "connects",
         "search",
