@@ -30,8 +30,8 @@ CODE: dict[str, Any] = {
     "code_language": "python3",
     "code": "def main():\n    return {'a': 1}",
     "variables": [],
+    "outputs": {"a": {"type": "number"}},
 }
-CODE |= {"code": "def main():\n    return {'a': 1}", "outputs": {"a": {"type": "number"}}}
 JOIN: dict[str, Any] = {"type": "variable-aggregator", "variables": [["start", "x"]], "output_type": "string"}
 MANY = "def main():\n    return {'list': list(range(%d))}"
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -29,11 +29,15 @@ from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Position
 from domain.models.model_call import ModelCall
+from domain.workflows.effect import Effect
+from domain.workflows.run import Run
 from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import PendingWork
 from handlers.work.recover import Recover, orphaned
 from handlers.work.work import STALLS, callers
+from tests.domain.workflows.test_effect import REQUESTED
+from tests.domain.workflows.test_run import STARTED
 from tests.handlers.desk import Desk, files_of
 
 
@@ -403,3 +407,56 @@ async def test_a_message_that_waits_for_a_person_is_not_orphaned(scene: Scene) -
     await scene.desk.change("conversation", message, lambda it: it.hold(now, message=message, calls=[new_id()]))
     await scene.forgotten_by("answer")
     assert await scene.swept() == []
+
+
+async def run_of(scene: Scene, *decisions: Any) -> str:
+    """A run on which this was decided."""
+    id, metadata = new_id(), Metadata(new_id(), scene.desk.tenant, new_id())
+    run = Run.begin(Run.Started, id, datetime.now(UTC), **STARTED)
+    await scene.desk.repository.change(Run, id, metadata, lambda known: known or run, new=True)
+    for decision in decisions:
+        await scene.desk.change("run", id, decision)
+    return id
+
+
+async def test_the_time_of_a_form_ends_also_while_a_worker_owns_its_run(scene: Scene) -> None:
+    now = datetime.now(UTC)
+    late, later = (
+        {"key": key, "node": "ask", "until": (now + timedelta(days=days)).isoformat(), "content": "", "inputs": []}
+        for key, days in (("late", -1), ("later", 1))
+    )
+    forms: Any = [{**each, "actions": []} for each in (late, later)]
+    id = await run_of(
+        scene, lambda run: run.take(now, by="first"), lambda run: run.step(now, steps=[], values=[], forms=forms)
+    )
+    await scene.caught_up()
+    assert await scene.swept() == [("expired_form", "late")]
+    assert (await scene.desk.types("run", id))[-1] == "run.timed_out.v1"
+    await scene.caught_up()
+    assert await scene.swept() == []
+
+
+async def test_a_run_without_a_worker_is_gone_on_with_and_one_that_is_paused_is_not(scene: Scene) -> None:
+    now = datetime.now(UTC)
+    lost = await run_of(scene, lambda run: run.take(now, by="first"))
+    await run_of(
+        scene, lambda run: run.take(now, by="first"), lambda run: run.step(now, steps=[], values=[], paused=True)
+    )
+    await scene.forgotten_by("run")
+    await scene.caught_up()
+    assert await scene.swept() == [("run", lost)]
+    assert (await scene.desk.types("run", lost))[-2:] == ["run.finished.v1", "run.retried.v1"]
+
+
+async def test_a_request_whose_run_has_ended_is_lost(scene: Scene) -> None:
+    now, id = datetime.now(UTC), new_id()
+    run = await run_of(scene, lambda run: run.fail(now, code="timeout", reason="Silence."))
+    effect = Effect.begin(Effect.Requested, id, now, **{**REQUESTED, "cause_id": run})
+    metadata = Metadata(new_id(), scene.desk.tenant, new_id())
+    await scene.desk.repository.change(Effect, id, metadata, lambda known: known or effect, new=True)
+    for consumer in callers("run"):
+        await scene.forgotten_by(consumer)
+    await scene.caught_up()
+    assert await scene.swept() == [("effect", id)]
+    [*_, lost] = await scene.desk.events("effect", id)
+    assert (lost.TOPIC, lost.code) == ("effect.failed.v1", "lost")  # type: ignore[attr-defined]

@@ -13,8 +13,10 @@ from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate, new_id
 from domain.chat.conversation import Conversation
 from domain.log import Metadata, Subject
+from domain.workflows.run import Run
 from handlers.ports.log import EventStore, Stops
 from tests.domain.scenario import NOW
+from tests.domain.workflows.test_run import STARTED
 from tests.memory import Memory, MemoryEventStore, MemoryStops
 
 
@@ -64,6 +66,15 @@ async def test_an_answer_is_stopped_when_its_person_is_erased(stops: Stops, stor
     await commit(store, tenant, EndUser.begin(EndUser.Erased, "ada", NOW, known=True))
     await asyncio.wait_for(hers.wait(), 5)
     assert not any(other.is_set() for other in others)
+
+
+async def test_who_owns_a_run_hears_of_its_stop(stops: Stops, store: EventStore, tenant: str) -> None:
+    run = Run.begin(Run.Started, new_id(), NOW, **STARTED)
+    hears, other = stops.watch(tenant, run.id, run.id), stops.watch(tenant, "other", "other")
+    run.stop(NOW)
+    await commit(store, tenant, run)
+    await asyncio.wait_for(hears.wait(), 5)
+    assert not other.is_set()
 
 
 async def test_who_no_longer_watches_hears_nothing(stops: Stops, store: EventStore, tenant: str) -> None:

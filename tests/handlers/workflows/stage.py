@@ -195,6 +195,10 @@ class Stage:
     async def events(self, run: str) -> list[Event]:
         return [event for commit in await self.commits(run) for event in commit.events]
 
+    async def stepped(self, run: str) -> list[str]:
+        """The keys of recorded steps, in order."""
+        return [step["key"] for each in await self.events(run) if isinstance(each, Run.Stepped) for step in each.steps]
+
     async def end(self, run: str) -> tuple[str, dict[str, Any], str]:
         """The status, outputs and error of a run that has ended."""
         [event] = [each for each in await self.events(run) if isinstance(each, Run.Finished)]
