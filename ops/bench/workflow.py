@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -80,12 +80,13 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     await runs.ready()
     empty = await _app(stack, [START, END])
     pure, slow = await _app(stack, _chain(JOIN, PURE)), await _app(stack, _chain(CODE, SLOW))
-    each = await _app(stack, *_iteration())
+    items = max(50, ITEMS * sizes.singles // Sizes().singles)
+    each = await _app(stack, *_iteration(items))
     await runs.timed(empty, 20)
     command = percentile(await _commands(stack, empty, times), 50)
     took = percentile(await runs.timed(empty, times), 50)
     bars.advance(bar)
-    second = await _per_second(runs, empty, sizes.commands // 3)
+    second = await _per_second(runs, empty, max(10, sizes.commands // 3))
     commands = await _commands_per_second(stack, sizes.commands)
     bars.advance(bar)
     of_pure = (percentile(await runs.timed(pure, max(5, times // 5)), 50) - took) / PURE
@@ -94,14 +95,14 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     bars.advance(bar)
     began = time.perf_counter()
     done = await runs.run(each)
-    item = 1000 * (time.perf_counter() - began) / ITEMS
+    item = 1000 * (time.perf_counter() - began) / items
     commits = (await stack.client.stream.stream_info("EVENTS", subjects_filter=f"evt.*.run.{done['id']}")).state
     bars.advance(bar)
     return [
         Measure("workflow.empty.p50", took, "ms", command, Aim(ratio_at_most=4)),
         Measure("workflow.runs", second, "runs/s", commands, Aim(ratio=0.18)),
-        Measure("workflow.pure", of_pure, "ms/node", aim=Aim(at_most=1)),
-        Measure("workflow.code", of_slow, "ms/node", aim=Aim(at_most=9)),
+        Measure("workflow.pure", max(of_pure, 0.001), "ms/node", aim=Aim(at_most=1)),
+        Measure("workflow.code", max(of_slow, 0.001), "ms/node", aim=Aim(at_most=9)),
         Measure("workflow.item", item, "ms/item"),
         Measure("workflow.item.commits", sum((commits.subjects or {}).values()), "commits", aim=Aim(at_most=40)),
     ]
@@ -122,9 +123,9 @@ def _chain(data: dict[str, Any], length: int) -> list[dict[str, Any]]:
     return [START, *({"id": f"n{number}", "data": data} for number in range(length)), END]
 
 
-def _iteration() -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+def _iteration(items: int) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """A list, and a template for each of its items."""
-    make = {**CODE, "code": MANY % ITEMS, "outputs": {"list": {"type": "array[number]"}}}
+    make = {**CODE, "code": MANY % items, "outputs": {"list": {"type": "array[number]"}}}
     over = {"type": "iteration", "iterator_selector": ["make", "list"], "output_selector": ["say", "output"]}
     value = {"variable": "i", "value_selector": ["each", "item"]}
     say = {"type": "template-transform", "template": "No. {{ i }}", "variables": [value]}
@@ -150,20 +151,21 @@ async def _commands(stack: Stack, app: str, times: int) -> list[float]:
 
 
 async def _per_second(runs: Runs, app: str, times: int) -> float:
-    async def some() -> None:
-        for _ in range(times // AT_ONCE):
-            await runs.run(app)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    return times // AT_ONCE * AT_ONCE / (time.perf_counter() - began)
+    return await _rate(lambda: runs.run(app), times)
 
 
 async def _commands_per_second(stack: Stack, times: int) -> float:
+    return await _rate(lambda: stack.client.send("app.create", {"name": "Bench"}, wait=60), times)
+
+
+async def _rate(one: Callable[[], Coroutine[Any, Any, object]], times: int) -> float:
+    """The number of these in a second, some at once."""
+    left = iter(range(times))
+
     async def some() -> None:
-        for _ in range(times // AT_ONCE):
-            await stack.client.send("app.create", {"name": "Bench"}, wait=60)
+        for _ in left:
+            await one()
 
     began = time.perf_counter()
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    return times // AT_ONCE * AT_ONCE / (time.perf_counter() - began)
+    return times / (time.perf_counter() - began)

@@ -74,6 +74,9 @@ NAMES = {
         *(f"code.{language}.p{percent}" for language in ("python3", "javascript", "jinja2") for percent in (50, 95)),
         "code.first.p50",
     ],
+    "workflow": [
+        *(f"workflow.{figure}" for figure in ("empty.p50", "runs", "pure", "code", "item", "item.commits")),
+    ],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [
@@ -127,7 +130,7 @@ def has_gpu() -> bool:
 
 LIMITED = (
     *("commands", "rate", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten", "large_commits"),
-    *("conversation", "policies", "key"),
+    *("conversation", "policies", "key", "empty", "runs"),
 )
 """Measures, and parts of one, that have a limit."""
 
