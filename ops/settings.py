@@ -380,6 +380,11 @@ class Settings(BaseSettings):
         description="Language and spaCy model, such as en:en_core_web_lg, for Presidio to mask names and places as "
         "well; it needs the extra `presidio`. Empty: off.",
     )
+    run_keep: Literal["full", "outcome"] = Field(
+        "full",
+        description="Whether the tables have what nodes of workflows worked with and put out (full), or only what "
+        "became of them (outcome); the log has it in any case. After a change, run `headrace rebuild`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "human", "json"] = Field(
         "auto", description="Log format; auto: human in a terminal, JSON elsewhere."

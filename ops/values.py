@@ -1,4 +1,4 @@
-"""The masking and the prices of the settings. A file of its own: only roles that read or make tables load them."""
+"""What the settings say of tables. A file of its own: only roles that read or make tables load them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from projections.values.prices import Call, Prices
 
 
 def values(settings: Settings) -> Values:
-    """The masking and the prices that the settings name, which every process that makes tables folds with.
+    """The masking, the prices and what is kept of runs, which every process that makes tables folds with.
 
     Raises: as `masking`; OSError and ValueError when the file of prices cannot be read or is invalid.
     """
-    return Values(masking(settings), prices(settings))
+    return Values(masking(settings), prices(settings), settings.run_keep)
 
 
 def price(settings: Settings) -> Price:

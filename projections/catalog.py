@@ -34,6 +34,7 @@ from projections.door_events import door_events
 from projections.effects import effects
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
+from projections.human_input_forms import human_input_forms
 from projections.limits import limits
 from projections.message_annotations import (
     annotation_vectors,
@@ -77,7 +78,8 @@ from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 from projections.transcriptions import transcriptions
 from projections.user_secrets import user_secrets
-from projections.workflow_runs import human_input_forms, workflow_runs
+from projections.workflow_node_executions import workflow_node_executions
+from projections.workflow_runs import workflow_runs
 from projections.workflows import workflows
 
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
@@ -90,8 +92,6 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         conversations,
         messages,
         conversation_variables,
-        workflow_runs,
-        human_input_forms,
         pinned_conversations,
         saved_messages,
         message_files,
@@ -113,6 +113,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         toolsets,
         user_secrets,
     ),
+    "runs": (workflow_runs, workflow_node_executions, human_input_forms),
     "traces": (
         texts,
         provider_models,

@@ -133,7 +133,7 @@ class Copy:
         self._passing = passing
         self._progress = progress
         rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
-        self._version = version or f"{rules} {values.prices.version}"
+        self._version = version or f"{rules} {values.prices.version} {values.run_keep}"
         found = {group: [model for model in members if model in models] for group, members in GROUPS.items()}
         first, *_ = present = [group for group in found if found[group]]
         self._parts = [
@@ -147,7 +147,7 @@ class Copy:
         return {stream: min(part.after[stream] for part in self._parts) for stream in STREAMS}
 
     async def resume(self) -> bool:
-        """Go on with the tables that exist, if the same rules and prices made them; return whether."""
+        """Go on with the tables that exist, if the same rules and values made them; return whether."""
         found = await copied(self._connection, self._schema, self._version)
         if not all(part.group in found for part in self._parts):
             return False

@@ -22,6 +22,7 @@ from adapters.postgres.requests import REQUESTS
 from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
 from adapters.postgres.views import make_view
+from adapters.postgres.workflow_app_logs import WORKFLOW_APP_LOGS
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -160,7 +161,7 @@ async def set_up(url: str) -> None:
 async def make_views(connection: AsyncConnection[TupleRow]) -> None:
     """Make the views whose tables are there."""
     readers = await policies.existing(connection)
-    for view in (REQUESTS, OPERATION_LOGS, BUDGETS, AGENT_THOUGHTS):
+    for view in (REQUESTS, OPERATION_LOGS, BUDGETS, AGENT_THOUGHTS, WORKFLOW_APP_LOGS):
         await make_view(connection, view, readers)
 
 

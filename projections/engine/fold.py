@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.log import Recorded
 from projections.engine.links import Links
-from projections.engine.read_model import Changing, Clearing, Making, Pick, ReadModel, Row, Setting
+from projections.engine.read_model import Changing, Clearing, Making, Pick, Picks, ReadModel, Row, Setting
 from projections.engine.rows import RowId, Rows, Set, Tables
 from projections.engine.values import BUILT_IN, Values
 
@@ -33,6 +33,7 @@ class Rules:
     makings: list[Making] = field(default_factory=list)
     changings: list[Changing] = field(default_factory=list)
     needs: list[tuple[ReadModel, Pick]] = field(default_factory=list)
+    among: list[tuple[ReadModel, Picks]] = field(default_factory=list)
     news: list[tuple[ReadModel, Pick]] = field(default_factory=list)
     blobs: list[Pick] = field(default_factory=list)
 
@@ -68,6 +69,7 @@ class Fold:
                 rules.needs.extend([(rule.model, rule.once)] if rule.once else [])
                 rules.needs.extend((link.model, link.pick) for link in self.links.followers.get(rule.model, ()))
                 rules.news.extend([(rule.model, rule.new)] if rule.new else [])
+                rules.among.extend([(rule.model, rule.among)] if rule.among else [])
                 rules.blobs.extend([rule.blob] if rule.blob else [])
 
     def _of(self, event: object, message: Recorded) -> Rules:
@@ -103,6 +105,8 @@ class Fold:
                 for model, pick in rules.needs:
                     if (key := pick(event, message)) and (id := (model.tenant(message), key)) not in made[model]:
                         needed[model].add(id)
+                for model, picks in rules.among:
+                    needed[model] |= {(model.tenant(message), key) for key in picks(event, message)} - made[model]
         return {model: ids for model, ids in needed.items() if ids}
 
     def __call__(
@@ -151,6 +155,9 @@ class Fold:
             given.append(blobs[message.subject.tenant, str(making.blob(event, message))])
         if making.values:
             given.append(self.values)
+        if making.among:
+            found = {key: rows[tenant, key] for key in making.among(event, message)}
+            given.append({key: row for key, row in found.items() if row is not None})
         made = making.make(*given)
         changes: list[Change] = []
         for columns in (made,) if isinstance(made, dict) else made:

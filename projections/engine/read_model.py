@@ -21,6 +21,9 @@ Row = dict[str, Any]
 Pick = Callable[[Any, Recorded], "str | None"]
 """Picks an id out of an event and its message; None when it names none."""
 
+Picks = Callable[[Any, Recorded], "Iterable[str]"]
+"""Picks ids likewise."""
+
 Belongs = Callable[[Recorded], str]
 """Names the tenant that the rows of a message belong to."""
 
@@ -93,6 +96,7 @@ class Making:
     blob: Pick | None
     new: Pick | None
     values: bool
+    among: Picks | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +236,18 @@ class ReadModel:
         blob: Pick | None = None,
         new: Pick | None = None,
         values: bool = False,
+        among: Picks | None = None,
     ) -> Callable[[Rule], Rule]:
         """Register the function that returns the row or rows an event makes; columns that it leaves out are null.
 
         It takes the event, its message, and in this order: the row `within`; the row `related` or None; the bytes of
-        the digest `blob`; the fold's `Values`. Nothing is made where the row with the key `once` exists, or `once` is
-        None. `new` picks the key of the one row made, where no row with this key can exist before: it is not loaded.
+        the digest `blob`; the fold's `Values`; by key, the rows with the keys `among` that exist. Nothing is
+        made where the row with the key `once` exists, or `once` is None. `new` picks the key of the one row made, where
+        no row with this key can exist before: it is not loaded.
         """
 
         def register(make: Rule) -> Rule:
-            rule = Making(self, make, within, once, related, blob, new, values)
+            rule = Making(self, make, within, once, related, blob, new, values, among)
             self.rules.extend((event, rule) for event in events)
             return make
 

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.postgres.agent_thoughts import AGENT_THOUGHTS
 from adapters.postgres.operation_logs import OPERATION_LOGS
+from adapters.postgres.workflow_app_logs import WORKFLOW_APP_LOGS
 from ops.settings import PREFIX, Settings
 from projections.catalog import READ_MODELS
 
@@ -33,7 +34,7 @@ DIFY = _NAMES.split()
 LATER = {"comes with workflows", "comes with the HTTP door"}
 
 COLUMNS = {model.name: set(model.blank) for model in READ_MODELS}
-COLUMNS |= {view.name: set(view.columns) for view in (OPERATION_LOGS, AGENT_THOUGHTS)}
+COLUMNS |= {view.name: set(view.columns) for view in (OPERATION_LOGS, AGENT_THOUGHTS, WORKFLOW_APP_LOGS)}
 
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
 
