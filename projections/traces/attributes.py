@@ -35,6 +35,8 @@ TOOL_NAME = "gen_ai.tool.name"
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_TYPE = "gen_ai.tool.type"
 RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
+REQUEST_METHOD = "http.request.method"
+RESPONSE_STATUS = "http.response.status_code"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 
@@ -179,7 +181,7 @@ def retrieval(datasets: Sequence[str], top_k: int | None) -> Attributes:
     return found
 
 
-EXECUTE_TOOL, INVOKE_AGENT = "execute_tool", "invoke_agent"
+EXECUTE_TOOL, INVOKE_AGENT, INVOKE_WORKFLOW = "execute_tool", "invoke_agent", "invoke_workflow"
 
 
 def tool(call: str, kind: str, name: str, server: str) -> Attributes:
@@ -196,6 +198,26 @@ def agent() -> Attributes:
     return {OPERATION_NAME: INVOKE_AGENT}
 
 
+def workflow() -> Attributes:
+    """Of a run of a workflow."""
+    return {OPERATION_NAME: INVOKE_WORKFLOW}
+
+
+def node(id: str, type: str, step: str) -> Attributes:
+    """Of an execution of a node."""
+    return {"headrace.workflow.node": id, "headrace.workflow.node_type": type, "headrace.workflow.step": step}
+
+
+def effect(method: str, server: str) -> Attributes:
+    """Of a request to a server."""
+    return {REQUEST_METHOD: method, **_address(server)}
+
+
+def responded(status: int) -> Attributes:
+    """Of the response to it."""
+    return {RESPONSE_STATUS: status}
+
+
 # --- for collectors ------------------------------------------------------------------------------------------
 
 _OPENINFERENCE = {
@@ -205,6 +227,8 @@ _OPENINFERENCE = {
     "retrieval": "RETRIEVER",
     "tool": "TOOL",
 }
+
+_TRACELOOP = {INVOKE_AGENT: "agent", INVOKE_WORKFLOW: "workflow"}
 
 _OF_CALLS = {
     USAGE_INPUT_TOKENS: LLM_TOKENS_PROMPT,
@@ -225,8 +249,11 @@ def exported(kind: str, name: str, stored: Attributes, hits: Sequence[Mapping[st
 
     Of the hits of a search, those that the model was given are named by their ids.
     """
-    invoked = stored.get(OPERATION_NAME) == INVOKE_AGENT
-    found = {**stored, OPENINFERENCE_SPAN_KIND: "AGENT" if invoked else _OPENINFERENCE.get(kind, "CHAIN")}
+    operation = str(stored.get(OPERATION_NAME))
+    found = {
+        **stored,
+        OPENINFERENCE_SPAN_KIND: "AGENT" if operation == INVOKE_AGENT else _OPENINFERENCE.get(kind, "CHAIN"),
+    }
     if kind in _ALIASES:
         found[LLM_REQUEST_TYPE] = kind
         found |= {alias: stored[given] for given, alias in _ALIASES[kind].items() if given in stored}
@@ -234,7 +261,7 @@ def exported(kind: str, name: str, stored: Attributes, hits: Sequence[Mapping[st
         called = stored.get(TOOL_NAME, name)
         found |= {TRACELOOP_SPAN_KIND: "tool", TRACELOOP_ENTITY_NAME: called, OPENINFERENCE_TOOL_NAME: called}
     else:
-        found |= {TRACELOOP_SPAN_KIND: "agent" if invoked else "task", TRACELOOP_ENTITY_NAME: name}
+        found |= {TRACELOOP_SPAN_KIND: _TRACELOOP.get(operation, "task"), TRACELOOP_ENTITY_NAME: name}
     if USAGE_CACHE_CREATION in stored:
         found[USAGE_CACHE_WRITE] = stored[USAGE_CACHE_CREATION]
     if USAGE_OUTPUT_TOKENS in stored:

@@ -15,6 +15,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Recorded
 from domain.models.replay import Replay
+from domain.workflows.run import Run
 from projections.engine.links import brings, redirects
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.messages import message_of
@@ -38,8 +39,10 @@ OF_OTHERS = (
     Replay.Completed,
     Replay.Failed,
 )
+OF_RUNS = (Run.Taken, Run.Stepped, Run.Finished, Run.Retried)
+"""They follow from the command to answer a form or to go on, too; all of a run is in the trace that it began in."""
 
-PARTS = {"message": ("", "retrieval"), "document": ("", *STEPS.values()), "replay": ("",)}
+PARTS = {"message": ("", "retrieval"), "document": ("", *STEPS.values()), "replay": ("",), "run": ("",)}
 """Parts of the work that steps end: the handler, and what it does."""
 
 
@@ -53,7 +56,7 @@ def redirect(message: Recorded, subject: Row) -> Recorded:
 def redirect_steps(spans: ReadModel, traces: ReadModel) -> None:
     """Have the rules of both tables take the steps of late workers in the trace of the newest attempt."""
     redirects(spans, OF_MESSAGES, subjects, message_of, redirect)
-    redirects(spans, OF_OTHERS, subjects, originator, redirect)
+    redirects(spans, (*OF_OTHERS, *OF_RUNS), subjects, originator, redirect)
     brings(subjects, traces, lambda row: row["trace_id"])
     for part in sorted({part for parts in PARTS.values() for part in parts}):
         brings(subjects, spans, partial(_span, part))

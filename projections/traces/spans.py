@@ -19,6 +19,8 @@ from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
 from domain.tools.plugin import PluginRun
 from domain.tools.tool_call import ToolCall
+from domain.workflows.effect import Effect
+from domain.workflows.run import Run
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.model_calls import model_calls
@@ -35,8 +37,8 @@ spans = ReadModel(
     required(
         "kind",
         Text,
-        "handler, retrieval, embedding, chat, rerank, moderation, plugin, tool, agent, workflow, extract, segment, "
-        "index.",
+        "handler, retrieval, embedding, chat, rerank, moderation, plugin, tool, node, item and effect (of a run), "
+        "extract, segment, index.",
     ),
     required("name", Text, "Name of the step, in a word or two."),
     required(
@@ -49,8 +51,8 @@ spans = ReadModel(
     optional("duration_ms", Double, "Milliseconds to its end; null when that is not known."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
     required("attempt", Integer, "Attempt, from 1; 0 before the first, or when it is not known."),
-    required("noun", Text, "Noun that it was done for: message, document or replay."),
-    required("noun_id", Id, "Message, document or replay that it was done for."),
+    required("noun", Text, "Noun that it was done for: message, document, replay or run."),
+    required("noun_id", Id, "Message, document, replay or run that it was done for."),
     optional("conversation_id", Id, "Conversation, where it is known."),
     optional("model_call_id", Id, "Call of a model, in model_calls; null where it is none."),
     optional("tool_call_id", Id, "Call of a tool, in tool_calls; null where it is none."),
@@ -173,7 +175,7 @@ def resumed(row: Row, event: Any, message: Recorded) -> Row | None:
     return None if row["status"] == "running" else RUNNING
 
 
-def tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
+def tried(row: Row, event: Conversation.Answering | Document.Started | Run.Taken) -> Row:
     """Return the changes of a handler's span with an attempt: the first one ends the time that it waited."""
     began = {} if row["attempt"] else {"started_at": max(event.timestamp, row["started_at"])}
     return {**RUNNING, **began, "attempt": event.attempt}
@@ -269,7 +271,7 @@ def _verdict(event: Conversation.Moderated, message: Recorded, handler: Row | No
 
 
 def own_span(event: Any, message: Recorded) -> str:
-    """The handler of a document or a replay."""
+    """The handler of a document, a replay or a run."""
     return span_id(message.metadata.correlation, event.originator_id)
 
 
@@ -377,7 +379,7 @@ def retrieval_span(event: Any, message: Recorded) -> str | None:
     return span_id(message.metadata.correlation, event.cause_id, "retrieval")
 
 
-def causing_span(event: ModelCall.Requested | Retrieval.Made, message: Recorded) -> str:
+def causing_span(event: ModelCall.Requested | Retrieval.Made | Effect.Requested, message: Recorded) -> str:
     """The handler that a call or a retrieval was made for."""
     return span_id(message.metadata.correlation, event.cause_id)
 

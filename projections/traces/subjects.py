@@ -1,7 +1,8 @@
-"""The messages, documents and replays that traces are about: the table `trace_subjects`."""
+"""The messages, documents, replays and runs that traces are about: the table `trace_subjects`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Text
@@ -12,6 +13,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Recorded
 from domain.models.replay import Replay
+from domain.workflows.run import Run
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.engine.values import Values
@@ -20,15 +22,16 @@ from projections.values.previews import preview, with_words
 
 subjects = ReadModel(
     "trace_subjects",
-    "Messages, documents and replays, each with the trace of its newest attempt. They outlive what they stand for.",
-    key("id", "Message, document or replay."),
-    required("noun", Text, "message, document or replay."),
+    "Messages, documents, replays and runs, each with the trace of its newest attempt. They outlive what they stand "
+    "for.",
+    key("id", "Message, document, replay or run."),
+    required("noun", Text, "message, document, replay or run."),
     required("trace_id", Id, "Trace of the newest attempt, in traces."),
     optional("dataset_id", Id, "Dataset of the document; null where there is none."),
     optional("end_user", Text, "Name of the user who asked; null where there is none, or when the person was erased."),
     person(),
-    required("question", Text, "Beginning of the question, or name of the document, masked."),
-    required("words", ARRAY(Text), "Words of the masked question or name, stemmed."),
+    required("question", Text, "Beginning of the question, or name of the document, or inputs of the run, masked."),
+    required("words", ARRAY(Text), "Words of it, stemmed."),
     required("created_at", Time, "Time of the first attempt's request."),
     required("updated_at", Time, "Time of the last change."),
 )
@@ -63,6 +66,16 @@ def uploaded(event: Document.Uploaded, message: Recorded, values: Values) -> Row
 @subjects.makes(Replay.Requested, new=originator, values=True)
 def requested(event: Replay.Requested, message: Recorded, values: Values) -> Row:
     return _row(event, message, "replay", event.originator_id, "", values)
+
+
+@subjects.makes(Run.Started, new=originator, values=True)
+def run_started(event: Run.Started, message: Recorded, values: Values) -> Row:
+    return _row(event, message, "run", event.originator_id, texts_of(event.inputs), values, end_user=event.user)
+
+
+def texts_of(values: Mapping[str, Any]) -> str:
+    """The texts among the values of a run."""
+    return " · ".join(text for value in values.values() if isinstance(text := value.get("data"), str) and text)
 
 
 @subjects.changes(Document.Renamed, values=True)

@@ -18,6 +18,7 @@ from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import Piece, pieces
 from domain.models.replay import Replay
+from domain.workflows.run import Run
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.links import follows
 from projections.engine.read_model import ReadModel, Row, correlation, originator
@@ -25,8 +26,9 @@ from projections.engine.values import Values
 from projections.messages import message_of
 from projections.model_calls import model_calls
 from projections.traces.late import redirect_steps
-from projections.traces.spans import span_id, spans
-from projections.traces.subjects import subjects
+from projections.traces.run_spans import spans
+from projections.traces.spans import span_id
+from projections.traces.subjects import subjects, texts_of
 from projections.values.previews import preview, with_words
 
 traces = ReadModel(
@@ -37,8 +39,8 @@ traces = ReadModel(
     required(
         "kind",
         Text,
-        "message, document, replay; audio: calls that transcribe or speak; check: calls that check a provider; index: "
-        "calls for an index that is rebuilt.",
+        "message, document, replay, run; audio: calls that transcribe or speak; check: calls that check a provider; "
+        "index: calls for an index that is rebuilt.",
     ),
     required("name", Text, "Command: noun.verb."),
     required("status", Text, "running, held, ok, error, cancelled or unknown: what became of its handler last."),
@@ -52,10 +54,11 @@ traces = ReadModel(
     optional("document_id", Id, "Document; null where there is none."),
     optional("dataset_id", Id, "Dataset of the document; null where there is none."),
     optional("replay_id", Id, "Replay; null where there is none."),
+    optional("run_id", Id, "Run of a workflow, in workflow_runs; null where there is none."),
     optional("end_user", Text, "Name of the user who asked; null where there is none, or when the person was erased."),
     person(),
-    required("question", Text, "Beginning of the question, or name of the document, masked."),
-    required("answer", Text, "Beginning of the answer, masked."),
+    required("question", Text, "Beginning of the question, name of the document, or inputs of the run, masked."),
+    required("answer", Text, "Beginning of the answer, or of the outputs of the run, masked."),
     required(
         "words", ARRAY(Text), "Words of masked questions, inputs, answers and passages, each where it was first said."
     ),
@@ -197,6 +200,26 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
+@traces.makes(Run.Started, once=correlation, related=(subjects, originator))
+def run_started(event: Run.Started, message: Recorded, subject: Row | None) -> Row:
+    verb = event.source["kind"] if event.source else "try" if event.trigger == "draft" else "start"
+    return _begun(
+        event,
+        message,
+        "run",
+        f"run.{verb}",
+        app_id=event.app,
+        end_user=event.user or None,
+        question=subject["question"] if subject else "",
+        words=subject["words"] if subject else [],
+    )
+
+
+@traces.changes(Run.Started, pick=correlation)
+def runs(row: Row, event: Run.Started, message: Recorded) -> Row | None:
+    return None if row["run_id"] else {"run_id": event.originator_id}
+
+
 _OF_CALLS = {
     "annotation": "annotation.create",
     "dataset": "dataset.test",
@@ -244,7 +267,7 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
         changed |= _ended_call(trace, before, after)
         if trace["kind"] in WITHOUT_HANDLER:
             changed |= _of_calls(trace, changed, after)
-    elif after["kind"] == "handler":
+    elif after["kind"] == "handler" and after["parent_id"] is None:
         changed |= {name: after[name] for name in _OF_HANDLER}
         if after["duration_ms"] is not None:
             changed["duration_ms"] = (after["ended_at"] - trace["started_at"]) / timedelta(milliseconds=1)
@@ -388,6 +411,15 @@ def replayed(
 def answered(row: Row, event: Any, message: Recorded, values: Values) -> Row | None:
     mine = row["message_id"] == event.message and row["person_id"] == message.metadata.person
     return {"answer": preview(event.answer, values.masking)} if mine else None
+
+
+@traces.changes(Run.Finished, pick=correlation, values=True)
+def put_out(row: Row, event: Run.Finished, message: Recorded, values: Values) -> Row | None:
+    """The outputs of a run; those of one that answers a message are the answer."""
+    if row["kind"] != "run" or row["run_id"] != event.originator_id or row["person_id"] != message.metadata.person:
+        return None
+    text = texts_of(event.outputs)
+    return {"answer": preview(text, values.masking), **_words(row, [text], values)}
 
 
 # --- steps of late workers -----------------------------------------------------------------------------------

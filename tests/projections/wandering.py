@@ -6,6 +6,7 @@ import hashlib
 import json
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -32,7 +33,9 @@ from domain.tools.plugin_use import PluginUse
 from domain.tools.question import Question
 from domain.tools.tool_call import ToolCall
 from domain.work.dead_letter import DeadLetter
+from domain.workflows.run import Run, Values
 from domain.workflows.workflow import Workflow
+from tests.projections import runs
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, files_of, outcome, verdict
 
 TENANTS = ("one", "two")
@@ -78,6 +81,8 @@ def wander(random: Random, steps: int, few: int = 2, *, late: bool = True, skew_
         random.choice(walk.steps)(number)
         if number % 9 == 0:
             walk.workflow(number, Random(number))
+        if number % 5 == 0:
+            walk.run(number, Random(number))
     return walk.history
 
 
@@ -93,6 +98,8 @@ class _Walk:
         self.keys: dict[tuple[str, str], ApiKey] = {}
         self.tags: dict[tuple[str, str], Tags] = {}
         self.workflows: dict[tuple[str, str], Workflow] = {}
+        self.runs: dict[tuple[str, int], tuple[Run, str]] = {}
+        """Each with the command that began it."""
         self.annotations: dict[tuple[str, str], Annotation] = {}
         self.providers: dict[tuple[str, str], Provider] = {}
         self.models: dict[tuple[str, str], Model] = {}
@@ -547,6 +554,49 @@ class _Walk:
             each.id for tenant, *_, each in self.tools if tenant == self.history.tenant and each.cause_id == message
         ]
         return self.random.choice([None, *mine])
+
+    def run(self, number: int, random: Random) -> None:
+        """A run begins, or something happens to it; what a worker does follows from the command that began it."""
+        history, key = self.history, (self.history.tenant, random.randrange(self.few))
+        if key[0] not in TENANTS:  # the house has no runs
+            return
+        history.person = history.causation = None
+        if key not in self.runs:
+            apps = [id for (tenant, id), noun in self.known.items() if tenant == key[0] and isinstance(noun, App)]
+            app = random.choice(apps) if apps else "unknown"
+            history.correlation = f"run-{number}"
+            self.runs[key] = runs.begun(history, id_of(31, number), app=app), history.correlation
+            return
+        run, began = self.runs[key]
+        history.correlation = began if not self.late or random.random() < 0.8 else f"command-{number}"
+        run.take(history.now, by=f"{number}")
+        if run.pending_events:
+            history.record(run)
+        step = partial(runs.step, history.now)
+        inner, values = f"each/{random.randrange(3)}/ask", Values(outputs={"text": runs.text("So.")})
+        with suppress(Rejection):
+            match random.randrange(7):
+                case 0 | 1:
+                    steps = [(step("start", type="start"), values), (step("each", "running", "iteration"), Values())]
+                    runs.record(history, run, *steps, (step(inner, "running"), Values()))
+                case 2:
+                    call: Any = random.choice([call.id for *_, call in self.calls] or ["unknown"])
+                    named = [{"noun": "model_call", "id": call}]
+                    runs.record(history, run, (step(inner, calls=named, tokens=3), values))
+                case 3:
+                    error = Values(error="It is odd.")
+                    failed = step("draft", "failed", error_type="Odd")
+                    runs.record(history, run, (step("no", "skipped"), Values()), (failed, error))
+                case 4:
+                    waits = (step("ask", "running", "human-input"), Values())
+                    runs.record(history, run, waits, forms=(runs.form("ask", history.now),), paused=True)
+                case 5:
+                    run.time_out(history.now + timedelta(days=1), key="ask")
+                    if run.pending_events:
+                        history.record(run)
+                case 6:
+                    runs.finish(history, run, random.choice(["succeeded", "failed", "stopped"]))
+                    del self.runs[key]
 
     def workflow(self, number: int, random: Random) -> None:
         """Also of an app that was deleted: the sender may not have heard of it yet."""

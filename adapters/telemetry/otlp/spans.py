@@ -29,7 +29,7 @@ from projections.values.masking import Masking
 
 Attributes = dict[str, Any]
 
-CLIENT = frozenset({"chat", "embedding", "retrieval", "rerank"})
+CLIENT = frozenset({"chat", "embedding", "retrieval", "rerank", "effect"})
 """Kinds of spans of requests to servers."""
 
 SAMPLED = 1
