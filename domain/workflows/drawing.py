@@ -25,7 +25,7 @@ def _lines(graph: Graph, owner: str | None, indent: str) -> Iterator[str]:
         if node.type in CONTAINERS:
             yield from _lines(graph, id, indent + "    ")
         for edge in scope.outgoing.get(id, ()):
-            handle = "" if edge.handle == SOURCE else f"{_handle(node, edge.handle)} "
+            handle = "" if edge.handle == SOURCE else f"{branch(node, edge.handle)} "
             yield f"{indent}  {handle}→ {_title(graph.nodes[edge.target])}"
 
 
@@ -46,7 +46,7 @@ def _of_scope(graph: Graph, owner: str | None, names: Mapping[str, str], indent:
             left, right = ("{", "}") if node.type in BRANCHING else ("[", "]")
             yield f'{indent}{names[id]}{left}"{_label(node)}"{right}'
     for edge in scope.edges:
-        handle = "" if edge.handle == SOURCE else f'|"{_escaped(_handle(graph.nodes[edge.source], edge.handle))}"|'
+        handle = "" if edge.handle == SOURCE else f'|"{_escaped(branch(graph.nodes[edge.source], edge.handle))}"|'
         yield f"{indent}{names[edge.source]} -->{handle} {names[edge.target]}"
 
 
@@ -58,7 +58,7 @@ def _title(node: Node) -> str:
     return " ".join(node.title.split())[:TITLE] or node.id[:TITLE]
 
 
-def _handle(node: Node, handle: str) -> str:
+def branch(node: Node, handle: str) -> str:
     """The name of the branch that leaves by a handle, where the node gives it one."""
     for field, id, name in (("classes", "id", "name"), ("user_actions", "id", "title")):
         entries = node.data.get(field)

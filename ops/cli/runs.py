@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
 
@@ -56,10 +57,15 @@ def start(
 
 @runs.command(epilog="Examples: [bold]headrace run show ID[/] · [bold]headrace run show ID --json[/]")
 def show(id: Id, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
-    """Show a run, its outputs, and the forms that it waits for."""
+    """Show a run as a tree of its steps with states and times, its outputs, and the forms that it waits for."""
     settings = Settings.load(home=home, tenant=tenant)
-    found, forms = run(_found(settings, id))
+    found, forms, steps = run(_whole(settings, id))
+    if as_json:
+        emit({**found, "forms": forms, "steps": steps})
+        return
     _show(found, forms, as_json)
+    for line in tree(steps):
+        terminal.say(line)
 
 
 @runs.command(
@@ -148,6 +154,44 @@ _FORMS: LiteralString = (
     "SELECT * FROM headrace.human_input_forms WHERE tenant_id = %(tenant)s AND workflow_run_id = %(id)s "
     "AND status = 'waiting' ORDER BY created_at"
 )
+
+_STEPS: LiteralString = (
+    "SELECT step, node_type, title, status, tries, kept, total_tokens, elapsed_time, error "
+    "FROM headrace.workflow_node_executions WHERE tenant_id = %(tenant)s AND workflow_run_id = %(id)s "
+    "ORDER BY index LIMIT 1000"
+)
+
+
+async def _whole(settings: Settings, id: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """A run with its forms and its first steps. Raises: Failed."""
+    found, forms = await _found(settings, id)
+    return found, forms, await rows(settings, _STEPS, tenant=settings.tenant, id=id)
+
+
+def tree(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each step; those of an iteration or a loop are below it, by item or round."""
+    inner: dict[str, list[Mapping[str, Any]]] = {}
+    for step in steps:
+        item, _, _ = str(step["step"]).rpartition("/")
+        inner.setdefault(item, []).append(step)
+
+    def lines(item: str, indent: str) -> Iterator[str]:
+        for step in inner.get(item, ()):
+            yield f"{indent}{_line(step)}"
+            numbers = [int(found.rpartition("/")[2]) for found in inner if found.rpartition("/")[0] == step["step"]]
+            for number in sorted(numbers):
+                yield f"{indent}  [{number}]"
+                yield from lines(f"{step['step']}/{number}", f"{indent}    ")
+
+    yield from lines("", "")
+
+
+def _line(step: Mapping[str, Any]) -> str:
+    took = "" if step["elapsed_time"] is None or step["status"] == "skipped" else f"{step['elapsed_time']:.3f} s"
+    more = [took, f"{step['tries']} tries" if step["tries"] > 1 else "", "kept" if step["kept"] else ""]
+    said = ", ".join(each for each in more if each)
+    line = f"{step['status']:<10} {step['title'] or step['step']} ({step['node_type']})"
+    return f"{line} {said}".rstrip() + (f": {step['error']}" if step["error"] else "")
 
 
 async def _found(settings: Settings, id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

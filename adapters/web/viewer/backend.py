@@ -28,6 +28,7 @@ from domain.access.actor import VIEWER
 from domain.access.register import Register
 from domain.log import EVENTS
 from handlers.files import Files
+from handlers.graphs import Graphs
 from handlers.ports.log import Blobs, Unavailable
 from projections.values.prices import Prices
 
@@ -78,6 +79,7 @@ class Backend:
         self.uses = JetStreamKeyUses(nc)
         self.store = JetStreamEventStore(nc, keys, blobs)
         self.files = Files(blobs or JetStreamBlobs(nc), keys) if keys else None
+        self.graphs = Graphs(blobs or JetStreamBlobs(nc))
         self._registry = JetStreamRegistry(nc, keys) if keys else None
         self._shared = (0.0, False)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(

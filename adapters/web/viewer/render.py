@@ -25,6 +25,7 @@ NAVIGATION = (
     ("Models", "/models"),
     ("Tools", "/tools"),
     ("Plugins", "/plugins"),
+    ("Workflows", "/workflows"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
     ("Audit", "/audit"),

@@ -34,7 +34,8 @@ log = structlog.get_logger(__name__)
 
 PAGES = (
     *("traces", "trace", "files", "replays", "compare", "conversations", "annotations", "errors", "costs", "models"),
-    *("tools", "plugins", "proof", "sql", "audit", "account", "members", "keys", "invitation"),
+    *("tools", "plugins", "compare_runs", "runs", "workflows", "proof", "sql", "audit", "account", "members", "keys"),
+    "invitation",
 )
 """The modules in `pages`; each has `routes`."""
 

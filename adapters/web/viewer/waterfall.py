@@ -73,7 +73,7 @@ def waterfall(
     """
     known = {span["id"]: span for span in spans}
     children: dict[str, list[Row]] = defaultdict(list)
-    for span in sorted(spans, key=lambda span: (span["started_at"], span["sequence"] or 0, span["id"])):
+    for span in sorted(spans, key=_order):
         parent = span["parent_id"]
         children[parent if parent in known and not _above(known, parent, span["id"]) else ""].append(span)
     begin = min((span["started_at"] for span in spans), default=trace["started_at"])
@@ -85,6 +85,13 @@ def waterfall(
     root = builder.line(whole, 0)
     _mark(root, builder, children, now)
     return Waterfall(root, begin, end, builder.shown)
+
+
+def _order(span: Row) -> tuple[datetime, int, int, str]:
+    """Of what began in one commit at one time, the items of an iteration follow their numbers."""
+    number = span["name"].rpartition(" ")[2]
+    is_item = span["kind"] == "item" and number.isdecimal()
+    return span["started_at"], span["sequence"] or 0, int(number) if is_item else 0, span["id"]
 
 
 def _above(known: dict[str, Row], id: str | None, sought: str) -> bool:

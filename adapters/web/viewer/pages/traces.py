@@ -26,7 +26,7 @@ PAGE = 50
 """Number of rows per page."""
 
 STATES = ("running", "held", "ok", "error", "unknown", "cancelled")
-KINDS = ("message", "document", "replay")
+KINDS = ("message", "document", "replay", "run")
 RANGES = {
     "15m": timedelta(minutes=15),
     "1h": timedelta(hours=1),

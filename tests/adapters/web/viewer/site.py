@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx2
+import orjson
 import uvicorn
 
 from adapters.jetstream.client import Client
@@ -38,9 +39,12 @@ from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.replay import Replay
 from domain.tools.tool_call import ToolCall
+from domain.workflows.run import Run
+from domain.workflows.workflow import Workflow
 from ops.roles import commands
 from ops.settings import Settings
 from ops.wiring import Wiring
+from tests.projections import runs
 
 TOKEN = "the token of the tests"
 PASSWORD = "seven grey geese"
@@ -303,6 +307,27 @@ class Site:
             hits=hits,
             duration_ms=12.0,
         )
+
+    async def flow(self, name: str, words: str) -> tuple[App, Run]:
+        """An app with a published graph, and a run of it that waits for a person."""
+        app = App.begin(App.Created, new_id(), self.now, name=name, description="", mode="workflow")
+        await self.record(app, new_id())
+        nodes = [
+            {"id": id, "data": {"type": type, "title": words}} for id, type in (("start", "start"), ("ask", "code"))
+        ]
+        document = {"kind": "app", "app": {"mode": "workflow"}, "workflow": {"graph": {"nodes": nodes, "edges": []}}}
+        digest = await self.wiring.files.put(self.tenant, None, "value", orjson.dumps(document))
+        workflow = Workflow.begin(Workflow.Begun, app.id, self.now)
+        workflow.save(self.now, replaces=None, document=digest, graph=digest, file=None, secrets={})
+        workflow.publish(self.now, graph=digest, name=words, comment=words)
+        await self.record(workflow, new_id())
+        of = runs.STARTED | {"app": app.id, "graph": digest, "version": 1, "user": words}
+        run = Run.begin(Run.Started, new_id(), self.now, **of | {"inputs": {"place": runs.text(words)}})
+        run.take(self.now, by="first")
+        form, asked = runs.form("ask", self.now + timedelta(days=9)), runs.step(self.now, "ask", "running")
+        run.step(self.now, steps=[asked], values=[{"inputs": {"place": runs.text(words)}}], forms=[form], paused=True)
+        await self.record(run, new_id())
+        return app, run
 
     async def reranked(self, trace: str, message: str, scores: dict[str, float]) -> str:
         """A reranker's call for a message; gives its id."""

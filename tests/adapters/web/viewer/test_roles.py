@@ -75,8 +75,11 @@ async def filled(site: Site, tenant: str, word: str) -> dict[str, str]:
     key = {"name": f"{word} key", "digest": word.encode().hex().ljust(64, "0")[:64], "hint": "abcd"}
     made = await site.command("api_key.create", {**key, "permissions": ["chat"]}, tenant)
     tool = await site.tool(trace, message, app, talk, arguments=f'{{"city": "{word}"}}', picture=picture)
+    flow, run = await site.flow(f"{word} flow", word)
     commits = await site.store.load(Subject(tenant, "conversation", talk.id))
     return {
+        "flow": flow.id,
+        "run": run.id,
         "id": trace,
         "call": call,
         "file": file_id(message, 0),
@@ -132,8 +135,9 @@ def routes(site: Site) -> list[tuple[str, str]]:
 def address(path: str, ids: Mapping[str, str]) -> str:
     """The address of a route with these ids."""
     part = {"/conversations": "talk", "/keys": "key"}.get("/" + path.split("/")[1], "id")
-    for name in ("call", "file", "which", "name", "tool", "verb"):
+    for name in ("call", "file", "which", "name", "tool", "verb", "run"):
         path = path.replace(f"{{{name}}}", ids[name])
+    path = path.replace("{app}", ids["flow"])
     path = path.replace("{id}", ids[part]).replace("{sequence:int}", ids["sequence"]).replace("{kind}", "app")
     return path.replace("{number:int}", "0")
 
@@ -146,6 +150,8 @@ FORM = {
     "rating": "like",
     "role": "viewer",
     "days": "1",
+    "step": "ask",
+    "action": "yes",
     "new": "x",
 }
 
@@ -155,6 +161,8 @@ async def asked(
 ) -> tuple[int, str]:
     """The status and the text of a route; a form names everything that its tenant has."""
     form = FORM | {"message": ids["message"], "call": ids["call"], "account": ids["owner"], "token": ids["id"]}
+    if path.endswith("/value"):
+        query |= {"of": "inputs", "name": "place"}
     answer = await client.request(method, address(path, ids), params=query, data=form if method == "POST" else None)
     return answer.status_code, answer.text
 
@@ -172,7 +180,7 @@ async def test_nothing_of_another_tenant_is_shown_or_changed(two: Two, role: str
     for method, path in routes(two.site):
         if path == "/logout" or (method == "POST" and path.startswith(visitor.OWN)):
             continue
-        texts = method == "POST" or path.startswith("/log/") or path.endswith("{which}")
+        texts = method == "POST" or path.startswith("/log/") or path.endswith(("{which}", "/value"))
         for suffix in ("",) if texts else ("", ".json"):
             for ids in (two.other, two.own):  # at the other tenant, with its ids and with own ones
                 status, text = await asked(client, method, path + suffix, ids, tenant=OTHER)

@@ -176,6 +176,13 @@ async def addresses(url: str) -> list[str]:
         )
         tools = await query(owner, f"SELECT correlation_id, id FROM headrace.tool_calls {ours} ORDER BY 1, 2 LIMIT 4")
         replays = await query(owner, f"SELECT id FROM headrace.replays {ours} ORDER BY 1 LIMIT 10")
+        runs = await query(owner, f"SELECT id FROM headrace.workflow_runs {ours} ORDER BY 1 LIMIT 8")
+        steps = await query(
+            owner,
+            "SELECT workflow_run_id, step FROM headrace.workflow_node_executions "
+            f"{ours} ORDER BY node_type, id LIMIT 30",
+        )
+        flows = await query(owner, f"SELECT DISTINCT app_id FROM headrace.workflows {ours} ORDER BY 1 LIMIT 4")
         users = await query(owner, f"SELECT DISTINCT session_id FROM headrace.end_users {ours} ORDER BY 1 LIMIT 3")
     found = {
         "/traces": [
@@ -215,6 +222,20 @@ async def addresses(url: str) -> list[str]:
         "/models": ["/models"],
         "/tools": ["/tools"],
         "/plugins": ["/plugins"],
+        "/workflows": [
+            *("/workflows", "/workflows?part=runs", "/workflows?state=failed", "/workflows?app=e"),
+            f"/workflows?app={ONLY_THEIRS}",
+        ],
+        "/workflows/{app}": [f"/workflows/{app}" for app in [*flows, ONLY_THEIRS]],
+        "/workflows/runs/{run}": [
+            *(f"/workflows/runs/{run}" for run in [*runs, ONLY_THEIRS]),
+            *(f"/workflows/runs/{run}?step={step}" for run, step in steps),
+        ],
+        "/workflows/runs/{run}/value": [
+            *(f"/workflows/runs/{run}/value?of=inputs&name=place" for run in [*runs, ONLY_THEIRS]),
+            *(f"/workflows/runs/{run}/value?step={step}&of=outputs&name=text" for run, step in steps),
+        ],
+        "/workflows/compare": [f"/workflows/compare?a={a}&b={b}" for a, b in [*pairwise(runs), (runs[0], ONLY_THEIRS)]],
         "/traces/{id}/tools/{tool}/{number:int}": [f"/traces/{trace}/tools/{tool}/0" for trace, tool in tools],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
