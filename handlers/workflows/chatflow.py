@@ -116,13 +116,15 @@ class Chatflow:
             "depth": 0,
         }
 
-    async def fail(self, cause: Metadata, id: str, message: str, code: str, reason: str, answer: str = "") -> None:
-        await self._change(
-            cause,
-            id,
-            f"fail:{message}",
-            lambda it, at: it.fail(at, message=message, code=code, reason=reason[:1000], answer=answer),
-        )
+    async def fail(
+        self, cause: Metadata, id: str, message: str, code: str, reason: str, answer: str = "", run: str = ""
+    ) -> None:
+        def fail(conversation: Conversation, at: datetime) -> None:
+            if run:
+                conversation.run(at, message=message, run=run)
+            conversation.fail(at, message=message, code=code, reason=reason[:1000], answer=answer)
+
+        await self._change(cause, id, f"fail:{message}", fail)
         frame = {"type": "failed", "code": code, "reason": reason[:1000]}
         await self.live.publish(cause.tenant, id, message, frame)
 
@@ -154,21 +156,26 @@ class Chatflow:
             graph = await self.graphs.get(tenant, run.graph)
         except KeyError:
             await self.fail(commit.metadata, run.conversation, run.message, "erased", "The user was erased.")
+            await self.go_on(commit.metadata, run.conversation)
             return
         said = str(outputs["answer"].data) if "answer" in outputs else ""
         if finished.status == "failed":
             code = finished.code or "run_failed"
-            await self.fail(commit.metadata, run.conversation, run.message, code, finished.reason, said)
+            await self.fail(commit.metadata, run.conversation, run.message, code, finished.reason, said, id)
         elif finished.status == "stopped" and run.stop_requested:
-            await self._stopped(commit.metadata, run.conversation, run.message, said)
+            await self._stopped(commit.metadata, run.conversation, run.message, id, said)
         elif finished.status == "stopped":
-            await self.fail(commit.metadata, run.conversation, run.message, "timeout", finished.reason, said)
+            await self.fail(commit.metadata, run.conversation, run.message, "timeout", finished.reason, said, id)
         else:
             await self._answered(commit.metadata, run, said, finished.duration_ms, past, graph)
         await self.go_on(commit.metadata, run.conversation)
 
-    async def _stopped(self, cause: Metadata, id: str, message: str, said: str) -> None:
-        await self._change(cause, id, f"stop:{message}", lambda it, at: it.stopped(at, message=message, answer=said))
+    async def _stopped(self, cause: Metadata, id: str, message: str, run: str, said: str) -> None:
+        def stop(conversation: Conversation, at: datetime) -> None:
+            conversation.run(at, message=message, run=run)
+            conversation.stopped(at, message=message, answer=said)
+
+        await self._change(cause, id, f"stop:{message}", stop)
         await self.live.publish(cause.tenant, id, message, {"type": "stopped", "answer": said})
 
     async def _answered(
@@ -179,11 +186,10 @@ class Chatflow:
         id, message, usage = run.conversation, run.message, _usage(past)
         shown = mapping(graph.features.get("retriever_resource")).get("enabled") is not False
         cited = _citations(past) if shown else []
-        await self._change(
-            cause,
-            id,
-            f"answer:{message}",
-            lambda it, at: it.answer(
+
+        def answer(conversation: Conversation, at: datetime) -> None:
+            conversation.run(at, message=message, run=run.id)  # which may end before that is recorded
+            conversation.answer(
                 at,
                 message=message,
                 answer=said,
@@ -193,8 +199,9 @@ class Chatflow:
                 model_call="",
                 duration_ms=duration_ms,
                 finish_reason=None,
-            ),
-        )
+            )
+
+        await self._change(cause, id, f"answer:{message}", answer)
         frame = {"type": "answered", "answer": said, "citations": cited, "usage": usage, "finish_reason": None}
         await self.live.publish(cause.tenant, id, message, frame)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.log import Commit
@@ -13,7 +15,7 @@ from handlers.graphs import Graphs
 from handlers.workflows.chatflow import Chatflow
 from handlers.workflows.execution import Execution, History
 from tests.domain.workflows.golden import Case
-from tests.handlers.workflows.stage import Stage
+from tests.handlers.workflows.stage import Killed, Stage
 from tests.memory import Memory
 
 NODES: list[dict[str, Any]] = [
@@ -187,3 +189,34 @@ async def test_a_message_whose_run_fails_fails_and_is_retried_by_another_run(mem
     await talk.ran(message)
     known = (await talk.now()).messages[message]
     assert (known["status"], known["attempt"]) == ("answered", 2)
+
+
+async def test_a_run_may_end_before_its_message_knows_of_it(memory: Memory, tenant: str) -> None:
+    talk = Talk(memory, tenant)
+    await talk.opened()
+    outcome = await talk.desk.send("message.send", app=talk.app, query="When?", user="ada")
+    talk.conversation = outcome.command
+    [asked] = await talk.desk.commits("conversation", talk.conversation)
+    change = talk.chatflow.repository.change
+
+    async def dies(kind: type, *args: Any, **kwargs: Any) -> Any:
+        if kind is Conversation:
+            raise Killed
+        return await change(kind, *args, **kwargs)
+
+    talk.chatflow.repository.change = dies  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await talk.chatflow.begins(asked, talk.app, outcome.command)
+    talk.chatflow.repository.change = change  # type: ignore[method-assign]
+    run = next(
+        subject.rpartition(".")[2]
+        for subject in (message.subject for message in memory.streams["EVENTS"].messages)
+        if ".run." in subject
+    )
+    await talk.work(run)
+    await talk.chatflow.end(await talk.finish(run))
+    known = (await talk.now()).messages[outcome.command]
+    assert (known["status"], known["run"]) == ("answered", run)
+    assert await talk.chatflow.begins(asked, talk.app, outcome.command)
+
+    assert (await talk.now()).messages[outcome.command]["status"] == "answered"
