@@ -1,4 +1,4 @@
-"""What the settings say of tables. A file of its own: only roles that read or make tables load them."""
+"""The settings of tables. A file of its own: only roles that read or make tables load them."""
 
 from __future__ import annotations
 
