@@ -382,8 +382,8 @@ class Settings(BaseSettings):
     )
     run_keep: Literal["full", "outcome"] = Field(
         "full",
-        description="Whether the tables have what nodes of workflows worked with and put out (full), or only what "
-        "became of them (outcome); the log has it in any case. After a change, run `headrace rebuild`.",
+        description="Parts of runs of workflows in the tables: full: inputs and outputs of nodes, too; outcome: only "
+        "their states, times and errors. The log has all of it. After a change, run `headrace rebuild`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "human", "json"] = Field(
