@@ -33,8 +33,8 @@ def apart(drawing: Drawing, graph: Graph) -> None:
     for scope in graph.scopes.values():
         boxes = [of(drawing, id) for id in scope.nodes]
         for one, two in combinations(boxes, 2):
-            beside = one.x + one.width <= two.x or two.x + two.width <= one.x
-            assert beside or one.y + one.height <= two.y or two.y + two.height <= one.y, (one.node.id, two.node.id)
+            aside = one.x + one.width <= two.x or two.x + two.width <= one.x
+            assert aside or one.y + one.height <= two.y or two.y + two.height <= one.y, (one.node.id, two.node.id)
         if scope.owner:
             around = of(drawing, scope.owner)
             for box in boxes:
@@ -65,13 +65,13 @@ def test_a_node_is_right_of_all_that_lead_to_it() -> None:
 
 def test_the_places_of_a_file_are_taken_where_they_fit() -> None:
     places = {"start": (900, -50), "if": (600, 100), "yes": (300, 0), "no": (300, 200), "end": (0, 100)}
-    told = [each | {"position": {"x": places[each["id"]][0], "y": places[each["id"]][1]}} for each in FORK]
-    made = graph(told, *WAYS)
-    drawing = drawn(made, places_of({"nodes": told}))
+    placed = [each | {"position": {"x": places[each["id"]][0], "y": places[each["id"]][1]}} for each in FORK]
+    made = graph(placed, *WAYS)
+    drawing = drawn(made, places_of({"nodes": placed}))
     assert drawing
     assert (of(drawing, "start").x, of(drawing, "start").y) == (900, 0)
     assert of(drawing, "end").x == 0
-    near = drawn(made, places_of({"nodes": told}) | {"end": (310.0, 10.0)})
+    near = drawn(made, places_of({"nodes": placed}) | {"end": (310.0, 10.0)})
     assert near
     assert of(near, "start").x == 0, "two nodes would lie on each other"
 
