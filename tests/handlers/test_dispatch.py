@@ -670,7 +670,7 @@ class Anything:
         return right.map(as_json) | objects | cut | st.binary(max_size=60)
 
 
-NEVER = {"document.retry", "message.retry", "message.stop", "plugin.clear", "run.answer", "run.retry"}
+NEVER = {"document.retry", "message.retry", "message.stop", "plugin.clear"}
 """Commands that the state of things there does not allow."""
 
 DELETES = {

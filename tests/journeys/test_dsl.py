@@ -76,7 +76,7 @@ async def test_a_graph_is_imported_changed_published_and_exported_as_it_was(
     await headrace.until(f"{rows.replace('IS NULL', 'IS NOT NULL')} AND number = 0", app=app)
     assert await shell.exported(app, tmp_path / "d.yml") == original
     refused = await headrace.refused("message.send", app=app, query="Now?")
-    assert (refused["code"], refused["field"]) == ("cannot_run", "app")
+    assert (refused["code"], refused["field"]) == ("wrong_mode", "app")
 
 
 async def test_secrets_of_a_file_are_in_no_table_and_in_no_blob(headrace: Stack, shell: Shell, tmp_path: Path) -> None:

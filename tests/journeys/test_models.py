@@ -177,9 +177,8 @@ async def test_branches_names_pins_and_completions_are_in_the_tables(headrace: S
         await headrace.send("app.configure", app=slogans, model=model, variables=variables)
         [_, *_, slogan] = await headrace.ask(slogans, "", inputs={"topic": "locks"})
         assert slogan["answer"] == "To locks"
-    named = "SELECT * FROM headrace.conversations WHERE id = %(conversation)s AND name = 'Opening times'"
-    [row] = await headrace.until(named, **talk)
-    assert row["dialogue_count"] == 4
+    named = "SELECT FROM headrace.conversations WHERE id = %(conversation)s AND name = 'Opening times'"
+    await headrace.until(f"{named} AND dialogue_count = 4", **talk)
     rows = await headrace.sql(
         "SELECT id, parent_message_id, repeated_message_id FROM headrace.messages"
         " WHERE conversation_id = %(conversation)s ORDER BY created_at",

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
+from adapters.plugins.logs import entries as logged
 from handlers.commands.plugin_package import read
 from ops import plugin_files
-from ops.cli.plugin import _logged
 from ops.plugin_files import packed
 from ops.resolve import Unpackable
 from tests.ops.cli.test_cli import Cli
@@ -127,5 +127,5 @@ def test_the_logs_are_those_of_one_plugin(tmp_path: Path) -> None:
         {"event": "plugin.failed", "plugin": "mask", "reason": "three", "timestamp": "3"},
     ]
     (tmp_path / "worker.log").write_text("\n".join(['no JSON with "plugin"', *map(json.dumps, entries)]))
-    assert [entry["timestamp"] for entry in _logged(tmp_path, "mask", 10)] == ["1", "3"]
-    assert [entry["timestamp"] for entry in _logged(tmp_path, "mask", 1)] == ["3"]
+    assert [entry["timestamp"] for entry in logged(tmp_path, "mask", 10)] == ["1", "3"]
+    assert [entry["timestamp"] for entry in logged(tmp_path, "mask", 1)] == ["3"]
