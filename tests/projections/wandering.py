@@ -617,6 +617,7 @@ class _Walk:
                 case "restore":
                     found.restore(now, number=random.randrange(1, 4))
         if found.pending_events:
+            self.history.person = None
             self.history.record(found)
 
     def delete(self, number: int) -> None:
