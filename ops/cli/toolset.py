@@ -38,6 +38,9 @@ PAUSE_S = 0.5
 LARGEST_TEXT = 256 * 2**10
 """Maximum size of a document, in bytes, that is sent within the command; a larger one goes to the object store."""
 
+LARGEST_DATABASE = 64 * 2**20
+"""Maximum size of a SQLite file, in bytes."""
+
 SHOWN = 60
 """Characters of a text that are shown in a row."""
 
@@ -52,14 +55,18 @@ For = Annotated[float, typer.Option("--for", min=0, help="Seconds to wait for th
 @toolset.command(
     epilog="Examples: [bold]headrace toolset register pets openapi https://host/openapi.json[/] · "
     "[bold]headrace toolset register crm openapi crm.yaml --auth bearer --secret-file -[/] · "
-    "[bold]headrace toolset register handbook dataset ID[/]"
+    "[bold]headrace toolset register handbook dataset ID[/] · "
+    "[bold]headrace toolset register works sql works.db[/]"
 )
 def register(
     toolset: Name,
-    kind: Annotated[str, typer.Argument(help="Kind: openapi, mcp, app or dataset.")],
+    kind: Annotated[str, typer.Argument(help="Kind: openapi, mcp, app, dataset or sql.")],
     place: Annotated[
         str,
-        typer.Argument(help="openapi: address or file of the document; mcp: address or server; app, dataset: id."),
+        typer.Argument(
+            help="openapi: address or file of the document; mcp: address or server; app, dataset: id; "
+            "sql: SQLite file, or name of a connection."
+        ),
     ],
     description: Annotated[str, typer.Option(help="Description; of a dataset, also for the model.")] = "",
     server: Annotated[str | None, typer.Option(help="openapi: address of the API, in place of the document's.")] = None,
@@ -111,6 +118,7 @@ def register(
         fields["secret"] = read_text("Secret", secret_file)
     is_address = place.startswith(("http://", "https://"))
     data = _document(place) if kind == "openapi" and not is_address else None
+    database = _database(place) if kind == "sql" else None
     match kind:
         case "openapi":
             given: dict[str, Any] = {"url": place} if is_address else {}
@@ -121,14 +129,18 @@ def register(
             fields["app"] = {"app": place}
         case "dataset":
             fields["dataset"] = {"dataset": place, "top_k": top_k}
+        case "sql":
+            fields["sql"] = {} if database else {"connection": place}
         case _:
-            raise typer.BadParameter(f"{kind!r} is not openapi, mcp, app or dataset.", param_hint="KIND")
+            raise typer.BadParameter(f"{kind!r} is not openapi, mcp, app, dataset or sql.", param_hint="KIND")
     settings = Settings.load(home=home, tenant=tenant)
 
     async def work() -> Outcome:
         async with connected(settings) as client:
             if data is not None:
                 fields["openapi"] |= await _sent(client, data)
+            if database:
+                fields["sql"]["digest"] = await client.upload_blob(database)
             return await client.send("toolset.register", fields, wait=wait)
 
     conclude(run(work()), as_json)
@@ -292,15 +304,21 @@ _CALLS: LiteralString = (
 _INTERNAL = {"tenant_id", "log_position", "tools", "warnings"}
 
 
-def _document(file: str) -> bytes:
+def _document(file: str, most: int = MOST_SCHEMA) -> bytes:
     """A document in a file. Raises: Failed."""
     try:
         data = Path(file).read_bytes()
     except OSError as error:
         raise Failed(f"{file} cannot be read: {error.strerror}.") from error
-    if len(data) > MOST_SCHEMA:
-        raise Failed(f"{file} has {len(data):,} bytes, at most {MOST_SCHEMA:,} are read.")
+    if len(data) > most:
+        raise Failed(f"{file} has {len(data):,} bytes, at most {most:,} are read.")
     return data
+
+
+def _database(place: str) -> bytes | None:
+    """The bytes of a SQLite file; None for the name of a connection. Raises: Failed."""
+    is_file = Path(place).is_file() or "." in place or "/" in place
+    return _document(place, LARGEST_DATABASE) if is_file else None
 
 
 async def _sent(client: Client, data: bytes) -> dict[str, Any]:

@@ -64,6 +64,7 @@ async def test_a_document_is_sent_as_text_or_put_into_the_object_store(headrace:
     [
         ("dataset", "d-1", {"dataset": {"dataset": "d-1", "top_k": 5}}),
         ("app", "a-1", {"app": {"app": "a-1"}}),
+        ("sql", "sales", {"sql": {"connection": "sales"}}),
         ("mcp", "files", {"mcp": {"server": "files", "auth": NO_AUTH}}),
         ("mcp", "https://host/mcp", {"mcp": {"url": "https://host/mcp", "auth": NO_AUTH}}),
     ],
@@ -77,9 +78,20 @@ async def test_other_kinds_have_their_place(
     assert running.seen == [("cmd.default.anon.toolset.register", {**common, **fields})]
 
 
+async def test_a_sqlite_file_goes_to_the_object_store(headrace: Cli, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "works.db"
+    file.write_bytes(b"SQLite format 3")
+    async with worker(url, name="toolset.register") as running:
+        assert (await headrace("toolset", "register", "works", "sql", str(file))).code == 0
+    [(_, given)] = running.seen
+    assert given["sql"] == {"digest": hashlib.sha256(b"SQLite format 3").hexdigest()}
+    gone = await headrace("toolset", "register", "works", "sql", str(tmp_path / "gone.db"))
+    assert (gone.code, "cannot be read" in gone.err) == (1, True)
+
+
 async def test_another_kind_is_refused(headrace: Cli) -> None:
     result = await headrace("toolset", "register", "it", "plugin", "x")
-    assert (result.code, "is not openapi, mcp, app or dataset" in result.err) == (2, True)
+    assert (result.code, "is not openapi, mcp, app, dataset or sql" in result.err) == (2, True)
 
 
 async def test_toolsets_are_removed_and_calls_are_decided(headrace: Cli, url: str) -> None:
