@@ -69,7 +69,9 @@ class Run:
         self.calls: dict[str, Call] = {}
         """The calls to make or under way, by name."""
         self.happened: list[Happening] = []
-        self.variables = Variables(graph.mode, given.inputs, given.system, given.environment, given.conversation)
+        self.variables = Variables(
+            graph.mode, given.inputs, given.system, given.environment, given.conversation, graph.entry
+        )
         self._outputs = Outputs(graph)
         self._open: dict[str, Execution] = {}
         self._running: dict[str, Container] = {}

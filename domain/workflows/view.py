@@ -20,10 +20,13 @@ class Variables:
         system: Mapping[str, Value],
         environment: Mapping[str, Value],
         conversation: Mapping[str, Value],
+        start: str | None = None,
     ) -> None:
         self.chat = mode == "advanced-chat"
         self.inputs = dict(inputs)
         self.conversation = dict(conversation)
+        self.start = start
+        """The node under whose id the variables of `sys` are found, too: most files name it in [start, sys.query]."""
         self.spaces = {"sys": dict(system), "env": dict(environment), "conversation": self.conversation}
 
 
@@ -44,8 +47,11 @@ class View:
     def find(self, selector: Selector) -> Value | None:
         if len(selector) < 2:
             return None
-        names = self._names(selector[0])
-        value = None if names is None else names.get(selector[1])
+        space, name = selector[:2]
+        names = self._names(space)
+        if names is not None and space == self._variables.start and name.startswith("sys."):
+            names, name = self._variables.spaces["sys"], name.removeprefix("sys.")
+        value = None if names is None else names.get(name)
         return None if value is None else within(value, selector[2:])
 
     def may_write(self, selector: Selector) -> bool:

@@ -115,6 +115,21 @@ def test_a_form_pauses_only_what_is_behind_it() -> None:
     assert state.status == "succeeded"
 
 
+def test_system_variables_are_found_at_the_start_node_and_at_no_other() -> None:
+    named = [["s", "sys.query"], ["g", "sys.query"], ["s", "sys.gone"]]
+    outputs = [{"variable": f"v{number}", "value_selector": each} for number, each in enumerate(named)]
+    nodes = [
+        node("s", "start"),
+        node("g", "variable-aggregator", variables=[named[0]]),
+        node("e", "end", outputs=outputs),
+    ]
+    ways = [{"source": a, "target": b} for a, b in ("sg", "ge")]
+    graph = load({"app": {"mode": "workflow"}, "workflow": {"graph": {"nodes": nodes, "edges": ways}}})
+    state = Run(graph, Given(None, system={"query": infer("When?")}))
+    state.turn()
+    assert {name: value.data for name, value in state.outputs.items()} == {"v0": "When?", "v1": None, "v2": None}
+
+
 def test_the_first_answer_wins() -> None:
     state = run([node("s", "start"), form("h"), node("e", "end")], "s>h h-yes>e")
     state.turn()
