@@ -87,6 +87,7 @@ STACK = (
     "journeys/test_bad_input.py",
     "journeys/test_dsl.py",
     "journeys/test_embedding_provider.py",
+    "journeys/test_example_workflows.py",
     "journeys/test_fairness.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
