@@ -75,7 +75,8 @@ NAMES = {
         "code.first.p50",
     ],
     "workflow": [
-        *(f"workflow.{figure}" for figure in ("empty.p50", "runs", "pure", "code", "item", "item.commits")),
+        *(f"workflow.{figure}" for figure in ("empty.p50", "runs", "pure", "code")),
+        *(f"workflow.{figure}" for figure in ("item", "item.template", "item.commits")),
     ],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
