@@ -28,7 +28,7 @@ TICKETS = "http://127.0.0.1:8077/tickets"
 """The address in the file."""
 
 Script = Callable[[str, str], str]
-"""What a model says, by its first and its last message."""
+"""The words of a model, by the first and the last message that it was sent."""
 
 
 @asynccontextmanager
@@ -213,9 +213,9 @@ async def test_the_safety_adviser_advises_and_refuses(headrace: Stack, shell: Sh
         allowed, forbidden = FACTS
         advice = await answered(headrace, app, allowed)
         assert advice["answer"] == "Wear a life jacket."
-        assert "Nobody works alone on the crest" in heard[-1]
+        assert "Working alone" in heard[-1]
         refusal = await answered(headrace, app, forbidden)
-        assert "Nobody works alone in this place: crest." in refusal["answer"]
+        assert "At least two people work in this place: crest." in refusal["answer"]
         assert "it is 62." in refusal["answer"]
         assert "safety-rules.html" in {each["document_name"] for each in refusal["citations"]}
         unknown = await answered(headrace, app, "May I?")
