@@ -134,7 +134,7 @@ rounds; the ratio is the figure as a multiple of the limit.
   Python, JavaScript, and a template. `first`: the first call of a tenant, which takes a process that has served none.
 - **workflow**: a run from its command to its end, with a start and an end node; limit: one command to its outcome.
   `runs`: in a second, 64 at a time; limit: commands. `pure` and `code`: a node more. `item`: an item of a parallel
-  iteration over 1,000, each with a template; and the commits of that run.
+  iteration over 1,000, each with a node without calls, or with a template; and the commits of the run with templates.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without
