@@ -195,6 +195,7 @@ ROUTES: dict[str, Route] = {
     "app.rename": changes(App, apps.RenameApp, "app.manage", apps.rename),
     "app.set_icon": changes_prepared(App, apps.SetIcon, "app.manage", apps.set_icon),
     "app.set_site": changes_prepared(App, apps.SetSite, "app.manage", apps.set_site),
+    "app.set_triggers": changes(App, apps.SetTriggers, "app.manage", apps.set_triggers),
     "app.keep_file": changes_prepared(App, workflows.KeepFile, "app.manage", workflows.keep_file),
     "workflow.save": makes_or_changes(
         Workflow, workflows.SaveWorkflow, "app.manage", workflows.save, target="app", private=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Integer, Text
+from sqlalchemy import Boolean, Integer, Text
 
 from domain.chat.app import App
 from domain.chat.site import Icon
@@ -26,6 +26,7 @@ apps = ReadModel(
     optional("workflow_id", Id, "Newest published version, in workflows; null before the first."),
     optional("file", Text, "SHA-256 of the blob with the file that it was imported from; null for none."),
     optional("file_configuration", Integer, "Number of the configuration that was made of that file; 0 for none."),
+    required("triggers_enabled", Boolean, "True if the triggers of its workflow begin runs."),
     required("created_by", Text, "Actor who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "Time of the last change."),
@@ -40,6 +41,7 @@ def created(event: App.Created, message: Recorded) -> Row:
         "name": event.name,
         "description": event.description,
         "mode": event.mode,
+        "triggers_enabled": True,
         "created_by": message.metadata.actor,
     }
 
@@ -62,6 +64,11 @@ def icon_columns(icon: Icon | None) -> Row:
 @apps.changes(App.FileKept)
 def file_kept(row: Row, event: App.FileKept, message: Recorded) -> Row:
     return {"file": event.file, "file_configuration": event.configuration}
+
+
+@apps.changes(App.TriggersSet)
+def triggers_set(row: Row, event: App.TriggersSet, message: Recorded) -> Row:
+    return {"triggers_enabled": event.enabled}
 
 
 def workflow_id(app: str, number: int) -> str:

@@ -61,6 +61,7 @@ from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.routes import routes
 from projections.saved_messages import saved_messages
+from projections.schedules import schedules
 from projections.sites import sites
 from projections.speeches import speeches
 from projections.sql_logins import sql_logins
@@ -88,6 +89,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         apps,
         app_model_configs,
         workflows,
+        schedules,
         sites,
         conversations,
         messages,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import LiteralString
 
 from adapters.postgres.tables import connect
 from handlers.ports.log import PendingWork
 from handlers.work.recover import EXPIRED, EXPIRED_FORM
 from handlers.work.work import PENDING, WAITING, WORKS, Pending, callers
+from handlers.workflows.schedules import Waiting
 
 RECOVER_LOCK = 0x6865616472616365 + 100
 """Advisory lock of the database."""
@@ -25,6 +28,13 @@ async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[Pendi
     async with connect(url) as connection:
         cursor = await connection.execute(_overdue(), {"deadline": deadline_s, "limit": limit})
         return [PendingWork(*row) for row in await cursor.fetchall()]
+
+
+async def due(url: str, now: datetime, limit: int = LIMIT) -> list[Waiting]:
+    """Return the schedules whose next time has come, those that wait longest last."""
+    async with connect(url) as connection:
+        cursor = await connection.execute(_DUE, {"now": now, "limit": limit})
+        return [Waiting(*row) for row in await cursor.fetchall()]
 
 
 async def waiting(url: str) -> dict[str, dict[str, int]]:
@@ -91,6 +101,12 @@ _EXPIRED_FORMS = (
     " correlation_id, person_id FROM headrace.human_input_forms WHERE status = 'waiting' AND expiration_time < now()"
 )
 """No consumer moves a form: its time ends while a worker owns the run, too."""
+
+
+_DUE: LiteralString = (
+    "SELECT tenant_id, app_id, version, node_id, cron, timezone, next_at FROM headrace.schedules"
+    " WHERE enabled AND next_at <= %(now)s ORDER BY next_at DESC LIMIT %(limit)s"
+)
 
 
 def _open(pending: Pending) -> str:

@@ -254,6 +254,7 @@ class App(Aggregate):
     annotation_model: str | None = field(default=None, init=False)
     """The embedding model that all annotations are embedded with, and that questions are compared by."""
     file: KeptFile | None = field(default=None, init=False)
+    triggers_enabled: bool = field(default=True, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -381,6 +382,15 @@ class App(Aggregate):
         def apply(self, app: App) -> None:
             app.file = KeptFile(file=self.file, configuration=self.configuration)
 
+    class TriggersSet(Event):
+        """The triggers of the app's workflow begin runs from now on, or no more."""
+
+        TOPIC = "app.triggers_set.v1"
+        enabled: Annotated[bool, "True if they begin runs."]
+
+        def apply(self, app: App) -> None:
+            app.triggers_enabled = self.enabled
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -452,6 +462,13 @@ class App(Aggregate):
         kept = KeptFile(file=file, configuration=len(self.configurations))
         if kept != self.file:
             self.record(self.FileKept, at, **kept)
+
+    def set_triggers(self, at: datetime, *, enabled: bool) -> None:
+        """Raises: Rejection `wrong_mode`."""
+        if self.mode != "workflow":
+            raise Rejection("wrong_mode", f"App {self.id} is of mode {self.mode}, which has no triggers.", "app")
+        if enabled != self.triggers_enabled:
+            self.record(self.TriggersSet, at, enabled=enabled)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

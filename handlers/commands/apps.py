@@ -55,6 +55,13 @@ class RenameApp(Command):
         return self
 
 
+class SetTriggers(Command):
+    """Let the triggers of an app's workflow begin runs, or not. Times that pass meanwhile are missed."""
+
+    app: AppId
+    enabled: bool = Field(description="True if they begin runs")
+
+
 class SetSite(Command):
     """Set all fields of an app's site, the page that clients show to end users."""
 
@@ -113,3 +120,7 @@ async def _media_type(digest: str, given: Preparation) -> str:
         if data.startswith(mark):
             return media_type
     raise Rejection("invalid", "Must be a PNG, JPEG, GIF or WebP.", "icon.icon")
+
+
+def set_triggers(app: App, at: datetime, command: SetTriggers) -> None:
+    app.set_triggers(at, enabled=command.enabled)

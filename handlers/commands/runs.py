@@ -153,28 +153,42 @@ async def _started(
         must_run(graph)
     recorded = await _inputs(graph, inputs, given)
     system = await _values(given).put(system_values(app.id, given.id, user))
-    return lambda id, at: Run.begin(
-        Run.Started,
-        id,
-        at,
-        app=app.id,
-        mode=app.mode,
-        entry=None,
-        trigger="app" if number else "draft",
-        graph=digest,
-        version=number,
-        engine=ENGINE,
-        user=user,
-        inputs=recorded,
-        system=system,
-        variables={},
-        conversation=None,
-        message=None,
-        limits=LIMITS,
-        source=None,
-        tool_call=None,
-        depth=0,
-    )
+    trigger = "app" if number else "draft"
+    fields = started(app.id, digest, number, trigger=trigger, user=user, inputs=recorded, system=system)
+    return lambda id, at: Run.begin(Run.Started, id, at, **fields)
+
+
+def started(
+    app: str,
+    graph: str,
+    version: int | None,
+    *,
+    trigger: str,
+    user: str,
+    inputs: Mapping[str, Any],
+    system: Mapping[str, Any],
+    entry: str | None = None,
+) -> dict[str, Any]:
+    """The fields of the beginning of a run that answers no message."""
+    return {
+        "app": app,
+        "mode": "workflow",
+        "entry": entry,
+        "trigger": trigger,
+        "graph": graph,
+        "version": version,
+        "engine": ENGINE,
+        "user": user,
+        "inputs": inputs,
+        "system": system,
+        "variables": {},
+        "conversation": None,
+        "message": None,
+        "limits": LIMITS,
+        "source": None,
+        "tool_call": None,
+        "depth": 0,
+    }
 
 
 async def _inputs(graph: Graph, inputs: Mapping[str, Any], given: Preparation) -> dict[str, Any]:

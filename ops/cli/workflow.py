@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
 
@@ -14,6 +15,7 @@ from domain.workflows.drawing import as_mermaid, as_text
 from domain.workflows.graph import Graph, loaded_from
 from domain.workflows.mapping import Replacements
 from domain.workflows.report import Report, of_graph
+from domain.workflows.schedule import Schedule
 from ops import terminal
 from ops.cli.app_file import draft_of, known_of
 from ops.cli.dsl import prepared, show_report
@@ -22,7 +24,7 @@ from ops.settings import Settings
 from ops.terminal import emit
 
 workflow = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(workflow, name="workflow", help="Check, draw, list and publish the graphs of apps.")
+app.add_typer(workflow, name="workflow", help="Check, draw, list, publish and schedule the graphs of apps.")
 
 App = Annotated[str, typer.Argument(help="Id of the app.", metavar="APP")]
 Place = Annotated[str, typer.Argument(help="Id of an app, or an app file.", metavar="APP|FILE")]
@@ -108,6 +110,48 @@ def restore(
     """Make the draft of an app a copy of one of its versions."""
     _send("workflow.restore", {"workflow": app, "number": number}, wait, tenant, home, as_json)
 
+
+@workflow.command(
+    epilog="Examples: [bold]headrace workflow schedules[/] · [bold]headrace workflow schedules ID --json[/]"
+)
+def schedules(
+    app: Annotated[str | None, typer.Argument(help="Id of the app. Default: all.", metavar="APP")] = None,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """List the schedules of published versions, with the next time of each."""
+    settings = Settings.load(home=home, tenant=tenant)
+    now = datetime.now(UTC)
+    known = run(rows(settings, _SCHEDULES, tenant=settings.tenant, app=app))
+    found = [{**row, "next_at": _next(row, now)} for row in known]
+    columns = ["app_id", "name", "version", "cron", "timezone", "enabled", "next_at", "last_at"]
+    terminal.show_listing(found, columns, as_json)
+
+
+def _next(row: dict[str, Any], now: datetime) -> datetime | None:
+    """The next time from now on; None while its app's triggers are disabled."""
+    return Schedule(row["cron"], row["timezone"]).after(now) if row["enabled"] else None
+
+
+@workflow.command(epilog="Example: [bold]headrace workflow enable ID[/]")
+def enable(app: App, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
+    """Let the triggers of an app begin runs, as they do at first."""
+    _send("app.set_triggers", {"app": app, "enabled": True}, wait, tenant, home, as_json)
+
+
+@workflow.command(epilog="Example: [bold]headrace workflow disable ID[/]")
+def disable(app: App, wait: Wait = 10.0, tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
+    """Let the triggers of an app begin no runs."""
+    _send("app.set_triggers", {"app": app, "enabled": False}, wait, tenant, home, as_json)
+
+
+_SCHEDULES: LiteralString = (
+    "SELECT s.*, a.name FROM headrace.schedules s "
+    "JOIN headrace.apps a ON a.tenant_id = s.tenant_id AND a.id = s.app_id "
+    "WHERE s.tenant_id = %(tenant)s AND (%(app)s::text IS NULL OR s.app_id = %(app)s) "
+    "ORDER BY a.name, s.app_id"
+)
 
 _LIST: LiteralString = (
     "SELECT w.*, a.name FROM headrace.workflows w "

@@ -1,4 +1,4 @@
-"""The role `project`: keeps the read tables and the SQL logins, recovers orphaned work, and erases people."""
+"""The role `project`: keeps read tables and SQL logins, recovers orphaned work, runs schedules, and erases people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adapters.jetstream.waiting import Announcer
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
 from adapters.postgres.months import over
-from adapters.postgres.pending import only_one, overdue, waiting
+from adapters.postgres.pending import due, only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.quotas import PostgresQuotas
 from adapters.postgres.scrub import PostgresScrub
@@ -36,6 +36,8 @@ from handlers.models.settle import Settle
 from handlers.ports.log import Unavailable
 from handlers.ports.sql_roles import NotAllowed
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
+from handlers.workflows.schedules import INTERVAL_S as TICKING_S
+from handlers.workflows.schedules import Tick
 from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.values import values
@@ -89,6 +91,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         _keep(INTERVAL_S, url, recover),
         _keep(INTERVAL_S, url, Settle(wiring.repository, quotas)),
         _keep(ALERTING_S, url, Alert(wiring.repository, quotas)),
+        _keep_ticking(Tick(wiring.repository, wiring.files, partial(due, url))),
         _keep_counting(url, announcer),
         _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
         _keep_forgetting(wiring),
@@ -128,6 +131,16 @@ async def _keep_counting(url: str, announcer: Announcer) -> None:
             await announcer.announce(await waiting(url))
         except (psycopg.Error, Unavailable) as error:
             log.warning("count.waiting", reason=str(error))
+
+
+async def _keep_ticking(tick: Tick) -> None:
+    """Begin the runs of schedules. Workers may do so at the same time."""
+    while True:
+        try:
+            await tick()
+        except (psycopg.Error, Unavailable) as error:
+            log.warning("schedules.waiting", reason=str(error))
+        await asyncio.sleep(TICKING_S)
 
 
 async def _keep_forgetting(wiring: Wiring) -> None:

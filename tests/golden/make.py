@@ -136,7 +136,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_queries(),
         *_doors(),
         *_tools(),
-        _workflow(),
+        *_workflow(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -429,7 +429,10 @@ def _tags() -> Aggregate:
     return tags
 
 
-def _workflow() -> Aggregate:
+def _workflow() -> Iterator[Aggregate]:
+    app = App.begin(App.Created, _id(4), _at(25.9), name="Schicht", description="", mode="workflow")
+    app.set_triggers(_at(25.95), enabled=False)
+    yield app
     workflow, (document, graph, file) = (
         Workflow.begin(Workflow.Begun, _id(4), _at(26)),
         [hashlib.sha256(name).hexdigest() for name in (b"document", b"graph", b"file")],
@@ -439,7 +442,7 @@ def _workflow() -> Aggregate:
     workflow.publish(_at(26.1), graph=graph, name="Spring", comment="Opens at six.")
     workflow.save(_at(26.2), replaces=document, document=_SEGMENTS, graph=_SEGMENTS, file=None, secrets={})
     workflow.restore(_at(26.3), number=1)
-    return workflow
+    yield workflow
 
 
 def _with_file(talk: Conversation, message: str) -> None:

@@ -471,6 +471,7 @@ class Anything:
             "app.rename": {"app": st.just(ids["app"]), "name": text, "description": text | st.none()},
             "app.set_icon": {"app": st.just(ids["app"]), "icon": icon},
             "app.set_site": {"app": st.just(ids["app"]), "title": text, "icon": icon, "custom_disclaimer": text},
+            "app.set_triggers": {"app": st.just(ids["chart"]), "enabled": st.booleans()},
             "app.keep_file": {"app": st.just(ids["app"]), "file": st.just(ids["recording"])},
             "workflow.save": {"app": st.just(ids["chart"]), "document": st.just(CHART), "secrets": st.just({})},
             "workflow.publish": {"workflow": st.just(ids["chart"]), "name": text.map(lambda name: name[:20])},

@@ -214,6 +214,7 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.rename", {"app": "{app}", "description": "Answers."}, "app", ["app.renamed.v1"]),
     ("app.set_icon", {"app": "{app}", "icon": {"type": "emoji", "icon": "⚓"}}, "app", ["app.icon_set.v1"]),
     ("app.set_site", {"app": "{app}", "title": "Ask"}, "app", ["app.site_set.v1"]),
+    ("app.set_triggers", {"app": "{chart}", "enabled": False}, "app", ["app.triggers_set.v1"]),
     ("app.keep_file", {"app": "{app}", "file": hashlib.sha256(PACKED).hexdigest()}, "app", ["app.file_kept.v1"]),
     (
         "workflow.save",
@@ -770,6 +771,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.rename", {"app": "{app}", "name": "x"}, "app"),
     ("app.set_icon", {"app": "{app}", "icon": None}, "app"),
     ("app.set_site", {"app": "{app}"}, "app"),
+    ("app.set_triggers", {"app": "{app}", "enabled": True}, "app"),
     ("workflow.save", {"app": "{app}", "document": {}}, "app"),
     ("run.start", {"app": "{app}"}, "app"),
     ("run.try", {"app": "{app}"}, "app"),

@@ -35,6 +35,7 @@ def test_given_nothing_when_an_app_is_created_then_it_has_a_row() -> None:
             "workflow_id": None,
             "file": None,
             "file_configuration": None,
+            "triggers_enabled": True,
             "created_by": "ada",
             "created_at": app.created_on,
             "updated_at": app.created_on,

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from domain.workflows.graph import Node
+from collections.abc import Iterator
+
+from domain.aggregate import Rejection
+from domain.workflows.graph import Node, Problem
 from domain.workflows.node_type import Done, NodeType, Values
+from domain.workflows.schedule import of_node
 
 
 def run(node: Node, view: Values) -> Done:
     return Done(view.inputs)
+
+
+def check_schedule(node: Node) -> Iterator[Problem]:
+    try:
+        of_node(node.data)
+    except Rejection as fault:
+        yield Problem(node.id, fault.field or "", fault.message)
 
 
 TYPES = (
@@ -30,12 +41,13 @@ TYPES = (
         {
             "mode": "visual or cron.",
             "frequency": "hourly, daily, weekly or monthly.",
-            "visual_config": "Times.",
-            "cron_expression": "Times.",
-            "timezone": "Time zone.",
+            "visual_config": "`on_minute`, `time` such as 2:30 PM, `weekdays`, `monthly_days` with `last`.",
+            "cron_expression": "Minute, hour, day, month and weekday; `L`, `?`, `mon#2`, `@daily`.",
+            "timezone": "Time zone; UTC by default.",
         },
         {},
         run=run,
+        check=check_schedule,
     ),
     NodeType(
         "trigger-plugin",
