@@ -1,6 +1,6 @@
-"""Begins the runs of schedules: one for each time that has come, whoever looks, and however often.
+"""Begins the runs of schedules: one for each time that has come, by any number of workers.
 
-Times that passed while nobody looked are missed, not made up.
+Times that passed without a worker are missed, not made up.
 """
 
 from __future__ import annotations
@@ -96,5 +96,5 @@ class Tick:
 
 
 def run_id(waiting: Waiting, time: datetime) -> str:
-    """The id of the run of a time, and of its commit: the same whoever begins it."""
+    """The id of the run of a time, and of its commit: the same for every worker."""
     return commit_id(waiting.app, f"schedule/{waiting.version}/{time.astimezone(UTC).isoformat()}")

@@ -18,7 +18,7 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import pending
-from adapters.postgres.pending import only_one, overdue, waiting
+from adapters.postgres.pending import due, only_one, overdue, waiting
 from adapters.postgres.projector import Projector
 from adapters.postgres.tables import connect, set_up, wait_for
 from adapters.privacy.vault import AesVault
@@ -31,11 +31,13 @@ from domain.log import EVENTS, Metadata, Position
 from domain.models.model_call import ModelCall
 from domain.workflows.effect import Effect
 from domain.workflows.run import Run
+from domain.workflows.schedule import Schedule
 from handlers.cause import Cause
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import PendingWork
 from handlers.work.recover import Recover, orphaned
 from handlers.work.work import STALLS, callers
+from handlers.workflows.schedules import Tick, Waiting, run_id
 from tests.domain.workflows.test_effect import REQUESTED
 from tests.domain.workflows.test_run import STARTED
 from tests.handlers.desk import Desk, files_of
@@ -121,6 +123,37 @@ async def url(module_database_url: str, nc: Client) -> AsyncIterator[str]:
 @pytest.fixture
 def scene(nc: Client, tenant: str, url: str) -> Scene:
     return Scene(Desk(nc, tenant), url)
+
+
+async def test_a_schedule_begins_one_run_for_a_time_and_its_row_names_the_next(scene: Scene) -> None:
+    desk, zone = scene.desk, "Europe/Berlin"
+    data = {"type": "trigger-schedule", "mode": "cron", "cron_expression": "0 6 * * *", "timezone": zone}
+    graph = {"nodes": [{"id": "t", "data": data}, {"id": "e", "data": {"type": "end"}}], "edges": []}
+    app = await desk.done("app.create", name="Report", mode="workflow")
+    await desk.done("workflow.save", app=app, document={"app": {"mode": "workflow"}, "workflow": {"graph": graph}})
+    await desk.done("workflow.publish", workflow=app)
+    await scene.caught_up()
+    time = Schedule("0 6 * * *", zone).after(datetime.now(UTC))
+    assert time
+
+    async def ours(now: datetime) -> list[Waiting]:
+        return [each for each in await due(scene.url, now) if each.tenant == desk.tenant]
+
+    assert await ours(time - timedelta(seconds=1)) == []
+    [waiting] = await ours(time)
+    assert waiting == Waiting(desk.tenant, app, 1, "t", "0 6 * * *", zone, time)
+    late = time + timedelta(seconds=5)
+    ticks = [Tick(each.repository, desk.files, ours, lambda: late) for each in (desk, Desk(desk.nc, desk.tenant))]
+    await asyncio.gather(*(tick() for tick in ticks))
+    await scene.caught_up()
+    [began] = await desk.events("run", run_id(waiting, time))
+    assert isinstance(began, Run.Started)
+    assert await ours(time + timedelta(minutes=5)) == []
+    [after] = await ours(time + timedelta(days=2))
+    assert after.next_at == Schedule("0 6 * * *", zone).after(time)
+    await desk.done("app.set_triggers", app=app, enabled=False)
+    await scene.caught_up()
+    assert await ours(time + timedelta(days=2)) == []
 
 
 async def test_a_document_without_a_worker_is_resumed(scene: Scene) -> None:

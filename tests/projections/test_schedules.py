@@ -39,7 +39,7 @@ def run(history: History, app: App, version: int, trigger: str = "schedule") -> 
     return run.id
 
 
-def test_the_schedule_of_the_newest_version_is_on_record() -> None:
+def test_the_schedule_of_the_newest_version_has_a_row() -> None:
     history = History()
     app = App.begin(App.Created, new_id(), history.now, name="Report", description="", mode="workflow")
     history.record(app)

@@ -1,4 +1,4 @@
-"""Runs of schedules on a log in memory: one for each time, whoever looks, by clocks that jump months."""
+"""Runs of schedules on a log in memory: one for each time, by any number of workers and clocks that jump months."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def scene(memory: Memory, tenant: str) -> Scene:
     return scene
 
 
-async def test_a_time_that_has_come_begins_one_run_whoever_looks(scene: Scene) -> None:
+async def test_a_time_that_has_come_begins_one_run_with_many_workers(scene: Scene) -> None:
     scene.now = FIRST - timedelta(seconds=1)
     await scene.tick()
     assert await scene.run(FIRST) is None
