@@ -39,6 +39,8 @@ schedules.sorted_by("due", "next_at", postgresql_where=text("enabled"))
 
 @schedules.makes(Workflow.Published, within=(apps, originator), blob=blob_of)
 def published(event: Workflow.Published, message: Recorded, app: Row, blob: bytes) -> Iterator[Row]:
+    if app["mode"] != "workflow":
+        return
     if found := of_graph(loaded_from({"graph": json.loads(blob)["workflow"]["graph"]}, app["mode"])):
         node, schedule = found
         yield {

@@ -157,9 +157,7 @@ def _offset(at: datetime, minutes: int, zone: ZoneInfo) -> timedelta | None:
 
 
 def of_graph(graph: Graph) -> tuple[str, Schedule] | None:
-    """The first node of a schedule, and its times. None for a graph with none, or with one that is no schedule."""
-    if graph.mode != "workflow":
-        return None
+    """The first node of a schedule, and its times; None where there is none."""
     for id in graph.scopes[None].nodes:
         if graph.nodes[id].type == "trigger-schedule":
             with suppress(Rejection):
