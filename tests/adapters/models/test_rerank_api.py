@@ -27,7 +27,7 @@ from tests.chat_servers import (
 from tests.rerank_server import MISSING, rerank_server
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(connect=2, first_token=0.4, total=2)
+PATIENCE = Patience(connect=2, first_token=2, total=5)
 TEXTS = ["One.", "Two.", "Three."]
 GOOD = {"results": [{"index": index, "relevance_score": score} for index, score in ((2, 0.9), (0, 0.5), (1, 0.1))]}
 
