@@ -52,7 +52,7 @@ class ToolLab(Lab):
         definition = {each["name"]: each for each in (await box.list()).tools}[tool]
         cause = Cause(Metadata("1", box.tenant, "1", actor="ada"), "message", "m-1", 1)
         configuration: Any = {"model": {"context_window": 8192}}
-        return await box.call(Invocation("c-1", cause, definition, arguments, configuration, "", "ada", backs))
+        return await box.call(Invocation("c-1", cause, definition, arguments, configuration, "", "ada", backs=backs))
 
     async def failure(self, tool: str, box: PluginToolbox | None = None, **arguments: Any) -> ToolError:
         with pytest.raises(ToolError) as failed:
