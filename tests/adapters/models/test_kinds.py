@@ -26,6 +26,7 @@ from adapters.models.openai_compatible import ChatCompletions
 from adapters.models.openai_responses import Responses
 from adapters.models.server import Patience
 from adapters.models.server_events import ServerEvent
+from adapters.models.withheld import Withheld
 from handlers.ports.models import Attachment, ChatMessage, ChatModel, ChatRequest, Delta, ModelError, Tool, ToolCall
 from tests.adapters.models.dialects import DIALECTS, KEY, PATIENCE, Dialect, Ollama, model_of, tried
 from tests.chat_servers import Behaviour, Exchange, hangs, talks_nonsense
@@ -403,9 +404,8 @@ ODD = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(odd=st.lists(st.dictionaries(st.sampled_from(WORDS + FIELDS), ODD, max_size=6), max_size=4))
 def test_whatever_a_server_sends_is_an_answer_or_an_error(dialect: Dialect, odd: list[Any]) -> None:
-    found = _Answer(
-        "", request(), WIRES[dialect.kind]("http://host").reader(request(), Sent({"options": {"num_ctx": 1}}))
-    )
+    reader = WIRES[dialect.kind]("http://host").reader(request(), Sent({"options": {"num_ctx": 1}}))
+    found = _Answer("", Withheld(()), request(), reader)
     for data in odd:
         with suppress(ServerError, ValueError):
             found.take(ServerEvent("", json.dumps(data)))

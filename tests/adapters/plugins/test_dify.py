@@ -250,7 +250,7 @@ async def test_a_tool_that_floods_is_stopped(lab: ToolLab) -> None:
 
 async def test_a_process_that_crashes_fails_its_calls_and_is_started_again(lab: ToolLab) -> None:
     failed = await lab.failure("crashes")
-    assert (failed.code, failed.reason) == ("server_error", "It ended with status 3.")
+    assert (failed.code, failed.reason.startswith("It ended with status 3.")) == ("server_error", True)
     assert (await lab.call("echo", lab.toolbox(timeout_s=60), text="ab")).text == "ba"
 
 
