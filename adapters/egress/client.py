@@ -27,8 +27,11 @@ MOST_BYTES = 16 * 2**20
 MOST_ERROR_BYTES = 64 * 2**10
 """Size at which the body of an error is cut off, in bytes."""
 
-CONNECTIONS, IDLE_CONNECTIONS, IDLE_S = 1000, 20, 30.0
-"""Of one client: the maximum number of connections, of idle ones, and the time that they are kept, in seconds."""
+CONNECTIONS, IDLE_CONNECTIONS, IDLE_S = 1000, 20, 4.0
+"""Of one client: the maximum number of connections, of idle ones, and the time that they are kept, in seconds.
+
+Many servers, such as llama.cpp and uvicorn, close an idle connection after 5 s: a request that meets that is lost.
+"""
 
 FRESH_S = 30.0
 """Age up to which the addresses of our own servers and of this machine are reused, in seconds."""
