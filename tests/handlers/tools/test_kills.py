@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from domain.tools.tool_call import ToolCall
 from handlers.ports.tools import Invocation, Result
 from tests.handlers.tools.scene import Scene, call, tool
 from tests.memory import Memory
@@ -44,12 +45,11 @@ class Dying:
         return position
 
 
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("at", range(1, COMMITS + 1))
-async def test_a_kill_at_any_commit_repeats_no_side_effect(
-    memory: Memory, tenant: str, at: int, stored: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene = Scene(memory, tenant, *ROUNDS, tools=[PAY, LOOK])
+async def killed(scene: Scene, at: int, *, stored: bool) -> list[ToolCall]:
+    """Kill a worker at a commit of a turn with `ROUNDS`, have another finish it, and return the calls of tools.
+
+    No side effect is repeated, and each look-up that was made is recorded.
+    """
     done: Tally[tuple[str, str]] = Tally()
 
     async def does(invocation: Invocation) -> Result:
@@ -58,12 +58,12 @@ async def test_a_kill_at_any_commit_repeats_no_side_effect(
 
     scene.box.does = does
     cause = await scene.asked(approve="never")
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.desk.store, "append", Dying(scene, at, stored=stored).append)
         try:
             await scene.worker()(cause)
         except Killed:
-            scene.model.says = list(ROUNDS[len(await _answers(scene)) :])
+            scene.model.says = list(ROUNDS[len(await completed(scene)) :])
     scene.desk.repository.forget()
     await scene.worker()(cause)
     state = await scene.state()
@@ -73,14 +73,21 @@ async def test_a_kill_at_any_commit_repeats_no_side_effect(
     [paid] = [each for each in calls if each.tool == "pay"]
     assert sum(times for (name, _), times in done.items() if name == "pay") <= 1
     assert (paid.status, paid.code) in {("completed", ""), ("failed", "lost")}
-    assert all(each.status == "completed" for each in calls if each.tool == "look")
     assert {id for name, id in done if name == "look"} == {each.id for each in calls if each.tool == "look"}
+    return calls
 
 
-async def _answers(scene: Scene) -> list[str]:
+async def completed(scene: Scene) -> list[str]:
     """The model calls that completed."""
     ids = scene.model_calls()
     return [id for id in ids if "model_call.completed.v5" in await scene.desk.types("model_call", id)]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("at", range(1, COMMITS + 1))
+async def test_a_kill_at_any_commit_repeats_no_side_effect(memory: Memory, tenant: str, at: int, stored: bool) -> None:
+    calls = await killed(Scene(memory, tenant, *ROUNDS, tools=[PAY, LOOK]), at, stored=stored)
+    assert all(each.status == "completed" for each in calls if each.tool == "look")
 
 
 async def test_an_unknown_outcome_fails_the_message_where_the_app_says_so(

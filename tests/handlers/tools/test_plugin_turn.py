@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter as Tally
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from handlers.ports.tools import AskedModel, CallBacks, Invocation, Output, Refu
 from tests.adapters.plugins import dify_agents
 from tests.dify_packages import unpacked
 from tests.handlers.tools.scene import Says, Scene, call, tool
-from tests.handlers.tools.test_kills import LOOK, PAY, ROUNDS, Dying, Killed
+from tests.handlers.tools.test_kills import LOOK, PAY, ROUNDS, Killed, completed, killed
 from tests.memory import Memory
 from tests.packages import digest
 
@@ -122,40 +121,10 @@ async def test_a_strategy_is_given_the_turn(memory: Memory, tenant: str) -> None
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("at", range(1, 17))
-async def test_a_kill_at_any_commit_repeats_no_side_effect(
-    memory: Memory, tenant: str, at: int, stored: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_kill_at_any_commit_repeats_no_side_effect(memory: Memory, tenant: str, at: int, stored: bool) -> None:
     scene = Team(memory, tenant, *ROUNDS, tools=[PAY, LOOK])
-    done: Tally[tuple[str, str]] = Tally()
-
-    async def does(invocation: Invocation) -> Result:
-        done[invocation.tool["name"], invocation.id] += 1
-        return Result(f"{invocation.tool['name']} is done.")
-
-    scene.box.does = does
-    cause = await scene.asked(approve="never")
-    with monkeypatch.context() as patch:
-        patch.setattr(scene.desk.store, "append", Dying(scene, at, stored=stored).append)
-        try:
-            await scene.worker()(cause)
-        except Killed:
-            scene.model.says = list(ROUNDS[len(await _answers(scene)) :])
-    scene.desk.repository.forget()
-    await scene.worker()(cause)
-    state = await scene.state()
-    assert (state["status"], state["answer"]) == ("answered", "All is paid.")
-    calls = await scene.tool_calls()
-    assert sorted(each.tool for each in calls) == ["look", "look", "pay"]
-    [paid] = [each for each in calls if each.tool == "pay"]
-    assert sum(times for (name, _), times in done.items() if name == "pay") <= 1
-    assert (paid.status, paid.code) in {("completed", ""), ("failed", "lost")}
-    assert {id for name, id in done if name == "look"} == {each.id for each in calls if each.tool == "look"}
-    assert len(await _answers(scene)) == len(ROUNDS)
-
-
-async def _answers(scene: Scene) -> list[str]:
-    ids = scene.model_calls()
-    return [id for id in ids if "model_call.completed.v5" in await scene.desk.types("model_call", id)]
+    await killed(scene, at, stored=stored)
+    assert len(await completed(scene)) == len(ROUNDS)
 
 
 async def test_a_strategy_that_goes_another_way_repeats_no_side_effect(memory: Memory, tenant: str) -> None:
