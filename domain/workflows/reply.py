@@ -113,7 +113,7 @@ class Reply:
         return False
 
     def _print(self, session: Session, tell: Callable[[Printed], None]) -> bool:
-        """Print as far as it goes; whether nothing is left."""
+        """Print all that is known, and return whether nothing is left."""
         while (part := self._here(session)) is not None:
             if isinstance(part, Text):
                 tell(Printed((session.node, "answer"), part.text))
@@ -127,7 +127,7 @@ class Reply:
         return session.parts[session.at] if session.at < len(session.parts) else None
 
     def _refer(self, session: Session, selector: Selector, tell: Callable[[Printed], None]) -> bool:
-        """Print a value as far as it is there; whether that is all of it."""
+        """Print what is known of a value, and return whether that is all of it."""
         node = selector[0] if selector else ""
         if (stream := self._streams.get(selector)) is not None:
             for chunk in stream[session.printed :]:
