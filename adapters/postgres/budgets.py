@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from adapters.postgres.views import View
+from adapters.postgres.views import ID, TEXT, TIME, Column, View, comments, row_type
 
 COLUMNS = {
-    "tenant_id": "Tenant that the row belongs to.",
-    "id": "Budget, as named.",
-    "scope": "Scope: tenant, app, model or user.",
-    "subject": "Id of the app, name of the model or the user; empty when it is for the tenant.",
-    "amount_usd": "US dollars a month.",
-    "created_at": "When it was set.",
-    "updated_at": "Time of the last change.",
-    "log_position": "Sequence of the message of the log that last changed the row.",
+    "tenant_id": Column(ID, "Tenant that the row belongs to."),
+    "id": Column(ID, "Budget, as named."),
+    "scope": Column(TEXT, "Scope: tenant, app, model or user."),
+    "subject": Column(TEXT, "Id of the app, name of the model or the user; empty when it is for the tenant."),
+    "amount_usd": Column("double precision", "US dollars a month."),
+    "created_at": Column(TIME, "When it was set."),
+    "updated_at": Column(TIME, "Time of the last change."),
+    "log_position": Column("bigint", "Sequence of the message of the log that last changed the row."),
 }
 
-_MADE = """
-DO $$ DECLARE readers text[]; reader text; BEGIN
-    IF to_regtype('headrace.budget') IS NULL THEN
-        CREATE TYPE headrace.budget AS (
-            tenant_id text COLLATE "C", id text COLLATE "C", scope text, subject text, amount_usd double precision,
-            created_at timestamptz, updated_at timestamptz, log_position bigint
-        );
-    END IF;
+_MADE = f"""{row_type("budget", COLUMNS)}DO $$ DECLARE readers text[]; reader text; BEGIN
     IF (SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('headrace.budgets')) THEN
         SELECT array_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
             INTO readers FROM pg_class, aclexplode(relacl)
@@ -44,10 +37,12 @@ DO $$ DECLARE readers text[]; reader text; BEGIN
     $f$;
     CREATE OR REPLACE VIEW headrace.budgets WITH (security_invoker = true) AS
         SELECT * FROM headrace.monthly_budgets();
-    FOREACH reader IN ARRAY coalesce(readers, '{}') LOOP
+    FOREACH reader IN ARRAY coalesce(readers, '{{}}') LOOP
         EXECUTE format('GRANT SELECT ON headrace.budgets TO %s', reader);
     END LOOP;
 END $$;
 """
 
-BUDGETS = View("budgets", "Budgets: the soft quotas of money in a month, in UTC.", COLUMNS, _MADE, table="quotas")
+BUDGETS = View(
+    "budgets", "Budgets: the soft quotas of money in a month, in UTC.", comments(COLUMNS), _MADE, table="quotas"
+)

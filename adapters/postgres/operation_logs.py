@@ -1,42 +1,31 @@
-"""The view `operation_logs`: the audit, of commands with their outcomes, and of what doors report.
-
-The planner puts the text of a function in its place, so that filters reach the indexes of the tables. The collations of
-columns must be those of the tables for that, which only a type can state.
-"""
+"""The view `operation_logs`: the audit, of commands with their outcomes, and of what doors report."""
 
 from __future__ import annotations
 
-from adapters.postgres.views import View
+from adapters.postgres.views import ID, TEXT, TIME, Column, View, comments, row_type
 from domain.access.tenant import HOUSE
 
 COLUMNS = {
-    "tenant_id": "Tenant that the row belongs to.",
-    "id": "Command, or report in door_events.",
-    "created_at": "When it was decided or reported.",
-    "actor": "Actor; null for refusals, and for sign-ins without an account.",
-    "account_id": "Account of the actor; null: none is known.",
-    "door": "Door: bus, operator or viewer; null for older commands.",
-    "action": "Command, or event of a door: door.signed_in, door.refused, door.used.",
-    "target_noun": "Kind of what it created, changed, read, or named.",
-    "target_id": "Id of that; null where a rejected command names none.",
-    "outcome": "accepted or rejected; for events of a door signed_in, refused or used.",
-    "code": "Rule that a rejected command broke; credential that signed in, or was refused.",
-    "detail": "Field at fault and sentence of a rejection; path and query of a search; number of refusals.",
-    "address": "Address of the sender; null: unknown, erased, or not visible to this login.",
-    "browser": "Browser or program of the sender, as it names itself; null as for the address.",
-    "correlation_id": "Command that began the chain of causes.",
+    "tenant_id": Column(ID, "Tenant that the row belongs to."),
+    "id": Column(ID, "Command, or report in door_events."),
+    "created_at": Column(TIME, "When it was decided or reported."),
+    "actor": Column(TEXT, "Actor; null for refusals, and for sign-ins without an account."),
+    "account_id": Column(TEXT, "Account of the actor; null: none is known."),
+    "door": Column(TEXT, "Door: bus, operator or viewer; null for older commands."),
+    "action": Column(TEXT, "Command, or event of a door: door.signed_in, door.refused, door.used."),
+    "target_noun": Column(TEXT, "Kind of what it created, changed, read, or named."),
+    "target_id": Column(TEXT, "Id of that; null where a rejected command names none."),
+    "outcome": Column(TEXT, "accepted or rejected; for events of a door signed_in, refused or used."),
+    "code": Column(TEXT, "Rule that a rejected command broke; credential that signed in, or was refused."),
+    "detail": Column(
+        TEXT, "Field at fault and sentence of a rejection; path and query of a search; number of refusals."
+    ),
+    "address": Column(TEXT, "Address of the sender; null: unknown, erased, or not visible to this login."),
+    "browser": Column(TEXT, "Browser or program of the sender, as it names itself; null as for the address."),
+    "correlation_id": Column(ID, "Command that began the chain of causes."),
 }
 
-_MADE = f"""
-DO $$ BEGIN
-    IF to_regtype('headrace.audited') IS NULL THEN
-        CREATE TYPE headrace.audited AS (
-            tenant_id text COLLATE "C", id text COLLATE "C", created_at timestamptz, actor text, account_id text,
-            door text, action text, target_noun text, target_id text, outcome text, code text, detail text,
-            address text, browser text, correlation_id text COLLATE "C"
-        );
-    END IF;
-END $$;
+_MADE = f"""{row_type("audited", COLUMNS)}
 CREATE OR REPLACE FUNCTION headrace.audited_commands() RETURNS SETOF headrace.audited
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT c.tenant_id, c.id, c.created_at, c.actor, CASE WHEN c.actor ^@ 'a_' THEN substr(c.actor, 3) END, c.door,
@@ -69,7 +58,7 @@ SELECT * FROM headrace.audited_commands() UNION ALL SELECT * FROM headrace.audit
 OPERATION_LOGS = View(
     "operation_logs",
     "The audit: commands with their outcomes, and sign-ins, refusals and first uses at doors.",
-    COLUMNS,
+    comments(COLUMNS),
     _MADE,
     table="door_events",
 )

@@ -1,14 +1,26 @@
-"""Views in schema `headrace`. Each depends on a function alone, whose text finds whatever tables are live."""
+"""Views in schema `headrace`. Each depends on a function alone, whose text finds whatever tables are live.
+
+The planner puts the text of such a function in its place, so that filters reach the indexes of the tables. The
+collations of columns must be those of the tables for that, which only a type can state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier, Literal
+
+ID, TEXT, TIME = 'text COLLATE "C"', "text", "timestamptz"
+
+
+class Column(NamedTuple):
+    type: str
+    comment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,34 @@ class View:
     def comment(self) -> str:
         version = sha256(f"{self.made}{self.columns}".encode()).hexdigest()[:8]
         return f"{self.about} Version {version}."
+
+
+def comments(columns: Mapping[str, Column]) -> dict[str, str]:
+    return {name: column.comment for name, column in columns.items()}
+
+
+def row_type(name: str, columns: Mapping[str, Column]) -> str:
+    """SQL that makes the type of the rows of a function, where it is missing."""
+    types = ", ".join(f"{each} {column.type}" for each, column in columns.items())
+    return f"""
+DO $$ BEGIN
+    IF to_regtype('headrace.{name}') IS NULL THEN
+        CREATE TYPE headrace.{name} AS ({types});
+    END IF;
+END $$;
+"""
+
+
+def view_of(
+    name: str, about: str, columns: Mapping[str, Column], *, row: str, function: str, table: str, select: str
+) -> View:
+    """A view of the rows that a SELECT gives, by a function and a type of these names."""
+    made = f"""{row_type(row, columns)}
+CREATE OR REPLACE FUNCTION headrace.{function}() RETURNS SETOF headrace.{row}
+LANGUAGE sql STABLE PARALLEL SAFE AS $$ {select} $$;
+CREATE OR REPLACE VIEW headrace.{name} WITH (security_invoker = true) AS SELECT * FROM headrace.{function}();
+"""
+    return View(name, about, comments(columns), made, table)
 
 
 async def make_view(connection: AsyncConnection[TupleRow], view: View, readers: Iterable[str]) -> None:
