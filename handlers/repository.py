@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -242,6 +242,15 @@ class Repository:
         except Unavailable:
             return False
         return True
+
+
+def folded(kind: type[A], commits: Iterable[Commit]) -> A | None:
+    """The aggregate that all of its commits make, the oldest first; None for none."""
+    aggregate: Any = None
+    for commit in commits:
+        for event in commit.events:
+            aggregate = event.mutate(aggregate)
+    return cast("A | None", aggregate)
 
 
 def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:

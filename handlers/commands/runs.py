@@ -167,12 +167,17 @@ def started(
     user: str,
     inputs: Mapping[str, Any],
     system: Mapping[str, Any],
+    mode: str = "workflow",
     entry: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    conversation: str | None = None,
+    message: str | None = None,
+    tool_call: str | None = None,
 ) -> dict[str, Any]:
-    """The fields of the beginning of a run that answers no message."""
+    """The fields of the beginning of a run."""
     return {
         "app": app,
-        "mode": "workflow",
+        "mode": mode,
         "entry": entry,
         "trigger": trigger,
         "graph": graph,
@@ -181,12 +186,12 @@ def started(
         "user": user,
         "inputs": inputs,
         "system": system,
-        "variables": {},
-        "conversation": None,
-        "message": None,
+        "variables": variables or {},
+        "conversation": conversation,
+        "message": message,
         "limits": LIMITS,
         "source": None,
-        "tool_call": None,
+        "tool_call": tool_call,
         "depth": 0,
     }
 

@@ -11,18 +11,17 @@ from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Citation, Conversation, Message, Truncation, Usage
 from domain.log import Commit, Metadata, commit_id
-from domain.workflows.engine import ENGINE
 from domain.workflows.graph import Graph
 from domain.workflows.node_type import mapping
 from domain.workflows.run import Run
 from domain.workflows.start_form import accept
 from domain.workflows.values import FILE, Value, array, infer
 from domain.workflows.workflow import Workflow
-from handlers.commands.runs import LIMITS, initial, run_file, system_values
+from handlers.commands.runs import initial, run_file, started, system_values
 from handlers.files import Files
 from handlers.graphs import Graphs
 from handlers.ports.log import Live
-from handlers.repository import Repository
+from handlers.repository import Repository, folded
 from handlers.run_values import Past, RunValues
 
 RETRIEVAL = "knowledge-retrieval"
@@ -69,13 +68,13 @@ class Chatflow:
             return
         run = commit_id(message, f"run:{known['attempt'] + 1}")
         try:
-            started = await self._started(cause, run, conversation, message)
+            fields = await self._started(cause, run, conversation, message)
         except Rejection as rejection:
             await self.fail(cause, id, message, rejection.code, rejection.message)
             return
         at, metadata = datetime.now(UTC), cause.caused(commit_id(run, "start"))
         await self.repository.change(
-            Run, run, metadata, lambda known: known or Run.begin(Run.Started, run, at, **started), new=True
+            Run, run, metadata, lambda known: known or Run.begin(Run.Started, run, at, **fields), new=True
         )
         await self._change(cause, id, f"run:{run}", lambda it, at: it.run(at, message=message, run=run))
 
@@ -96,25 +95,20 @@ class Chatflow:
         }
         files = Value(array(FILE), [run_file(file) for file in known.get("files", ())])
         system = system_values(conversation.app, run, conversation.user, **said, files=files)
-        return {
-            "app": conversation.app,
-            "mode": graph.mode,
-            "entry": None,
-            "trigger": "app",
-            "graph": digest,
-            "version": len(workflow.versions),
-            "engine": ENGINE,
-            "user": conversation.user,
-            "inputs": await values.put(inputs),
-            "system": await values.put(system),
-            "variables": {**await values.put(initial(graph)), **_kept(graph, conversation)},
-            "conversation": conversation.id,
-            "message": message,
-            "limits": LIMITS,
-            "source": None,
-            "tool_call": known.get("tool_call"),
-            "depth": 0,
-        }
+        return started(
+            conversation.app,
+            digest,
+            len(workflow.versions),
+            trigger="app",
+            user=conversation.user,
+            inputs=await values.put(inputs),
+            system=await values.put(system),
+            mode=graph.mode,
+            variables={**await values.put(initial(graph)), **_kept(graph, conversation)},
+            conversation=conversation.id,
+            message=message,
+            tool_call=known.get("tool_call"),
+        )
 
     async def fail(
         self, cause: Metadata, id: str, message: str, code: str, reason: str, answer: str = "", run: str = ""
@@ -145,7 +139,7 @@ class Chatflow:
         """End the message that a finished run has answered, and start what waited for it. Raises: Unavailable."""
         tenant, id = commit.subject.tenant, commit.subject.id
         commits = await self.repository.commits(Run, tenant, id)
-        run = await self.repository.get(Run, tenant, id)
+        run = folded(Run, commits)
         if run is None or not run.ended or not (run.conversation and run.message):
             return
         finished = next(event for each in reversed(commits) for event in each.events if isinstance(event, Run.Finished))

@@ -40,7 +40,7 @@ from handlers.files import Files
 from handlers.graphs import Graphs
 from handlers.ports.log import Live, Stops, Unavailable
 from handlers.ports.people import Erased
-from handlers.repository import Repository
+from handlers.repository import Repository, folded
 from handlers.run_values import Past, RunValues, Unrecordable, of_conversation
 from handlers.work.attempt import Ended
 from handlers.workflows.execution import Around, Execution, Executor, trouble
@@ -93,10 +93,8 @@ class RunWorkflow:
         recorded = RunValues(self.files, subject.tenant, commit.metadata.person)
         if commits is None:
             commits = list(await self.repository.commits(Run, subject.tenant, subject.id))
-        run: Any = None
-        for each in commits:
-            for event in each.events:
-                run = event.mutate(run)
+        run = folded(Run, commits)
+        assert run is not None
         if not run.may_take(commit.metadata.id):
             raise Ended
         turn = _Turn(self, commit, commits[0], recorded, run, nudge)

@@ -15,19 +15,17 @@ from domain.access.actor import account as actor_of
 from domain.access.tenant import HOUSE, Tenant
 from domain.log import Subject
 from handlers.ports.log import Unavailable
+from handlers.repository import folded
 
 log = structlog.get_logger(__name__)
 
 
 async def account(backend: Backend, id: str) -> Account | None:
     """The account with this id, with all that was acknowledged. Raises: Unavailable."""
-    subject, found = Subject(HOUSE, Account.TOPIC, id), None
+    subject = Subject(HOUSE, Account.TOPIC, id)
     commits = await backend.store.load(subject)
     after = commits[-1].position.sequence if commits else 0
-    for commit in [*commits, *await backend.store.load_from_leader(subject, after=after)]:
-        for event in commit.events:
-            found = event.mutate(found)
-    return found if isinstance(found, Account) else None
+    return folded(Account, [*commits, *await backend.store.load_from_leader(subject, after=after)])
 
 
 async def signed_in(backend: Backend, email: str, password: str) -> Account | None:
