@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from domain.chat.app import ModelSettings
-from domain.models.model_call import Try
+from domain.models.model_call import TokenUsage, Try
 from domain.models.provider import by_weight
 from domain.models.route import REACTIONS, Group, Member, ModelRoute
 from handlers.models.prompt import likely
@@ -59,6 +59,12 @@ class Known(NamedTuple):
     abilities: Mapping[str, bool | None] = {}
     rate: Rate = Rate()
     prices: tuple[float, float] | None = None
+
+    def cost(self, usage: TokenUsage) -> float | None:
+        """US dollars of a call, as if no token was cached; None where prices are not known."""
+        if self.prices is None:
+            return None
+        return (usage["prompt_tokens"] * self.prices[0] + usage["completion_tokens"] * self.prices[1]) / 1e6
 
 
 class Catalogue(Protocol):

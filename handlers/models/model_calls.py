@@ -1058,11 +1058,11 @@ def _not_made(error: TooLarge) -> ModelError:
     )
 
 
-async def shielded(recording: Awaitable[object]) -> None:
+async def shielded(recording: Awaitable[T]) -> T:
     """Let the recording end even when the caller is cancelled: a record that is half made stays open."""
     task = asyncio.ensure_future(recording)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait((task,))
         task.result()

@@ -60,9 +60,7 @@ class Spending:
             return
         call = await self.repository.get(ModelCall, self.tenant, chat.id)
         known = await self.choose.known(self.tenant, call.provider, call.model) if call else None
-        if known and known.prices:
-            into, out = known.prices
-            self.cost += (chat.usage["prompt_tokens"] * into + chat.usage["completion_tokens"] * out) / 1e6
+        self.cost += (known.cost(chat.usage) if known else None) or 0.0
 
 
 def _same(arguments: str) -> str:

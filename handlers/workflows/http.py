@@ -100,7 +100,7 @@ class SendHttp:
         elapsed = milliseconds(began)
         responded = await self._responded(execution, response, elapsed)
         try:
-            return await shielded_end(self._end(execution, id, lambda effect, at: effect.complete(at, **responded)))
+            return await shielded(self._end(execution, id, lambda effect, at: effect.complete(at, **responded)))
         except TooLarge as error:
             return await self._fail(execution, id, "too_large", f"The response cannot be recorded. {error}", began)
 
@@ -200,13 +200,6 @@ class SendHttp:
         if not digest and _names_file(headers):
             digest = await self.files.put(execution.tenant, execution.person, "file", body)
         return HttpAnswer(responded["status"], headers, body, _made(headers, digest, len(body)) if digest else None)
-
-
-async def shielded_end(recording: Any) -> Effect:
-    """Let a record end even when its step is cancelled."""
-    task: asyncio.Task[Effect] = asyncio.ensure_future(recording)
-    await shielded(task)
-    return task.result()
 
 
 def _recorded(request: HttpRequest) -> dict[str, Any]:

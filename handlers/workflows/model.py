@@ -158,8 +158,7 @@ def _answer(execution: Execution, chat: Chat, known: Known, *, structured: bool)
     assert chat.usage is not None
     usage: dict[str, Any] = {name: chat.usage[name] for name in ("prompt_tokens", "completion_tokens")}
     usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-    if known.prices:
-        price = (usage["prompt_tokens"] * known.prices[0] + usage["completion_tokens"] * known.prices[1]) / 1e6
+    if (price := known.cost(chat.usage)) is not None:
         usage |= {"total_price": f"{price:.7f}", "currency": "USD"}
     found = first_object(text) if structured else None
     return ModelAnswer(text, usage, chat.finish_reason, calls, found, withheld(chat.reasoning))
