@@ -1,4 +1,4 @@
-"""Graphs by chance, as recorded cases have them: branches, joins, errors, containers and variables."""
+"""Randomly generated graphs, in the shapes of recorded cases: branches, joins, errors, containers and variables."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Maker:
         }
 
     def finish(self, tails: list[Tail], chat: bool) -> None:
-        """End with a response node for all tails, or with one for each. Those run at once: their order is by chance,
+        """End with a response node for all tails, or with one for each. Those run at once: their order is random,
         so they say nothing that another branch decides."""
         if chat or self.chance.random() < 0.6:
             groups, known = [tails], self.known

@@ -1,4 +1,4 @@
-"""Graphs by chance give the same on our engine and on that of Dify."""
+"""Randomly generated graphs give the same on our engine and on that of Dify."""
 
 from __future__ import annotations
 
