@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from domain.aggregate import new_id
-from domain.workflows.run import Finish, Form, Run, RunLimits, Step, Values
+from domain.workflows.run import Finish, Form, Run, Step, Values
+from tests.domain.workflows.test_run import STARTED
 from tests.projections.history import History
 
 
@@ -14,29 +15,11 @@ def text(value: str) -> dict[str, Any]:
     return {"type": "string", "data": value}
 
 
-STARTED: dict[str, Any] = {
-    "app": "the-app",
-    "mode": "workflow",
-    "entry": None,
-    "trigger": "app",
-    "graph": "ab" * 32,
-    "version": 3,
-    "engine": 1,
-    "user": "bo",
-    "inputs": {"place": text("weir")},
-    "system": {},
-    "variables": {},
-    "conversation": None,
-    "message": None,
-    "limits": RunLimits(steps=500, seconds=1200.0),
-    "source": None,
-    "tool_call": None,
-    "depth": 0,
-}
+BEGUN: dict[str, Any] = STARTED | {"app": "the-app", "user": "bo", "inputs": {"place": text("weir")}}
 
 
 def begun(history: History, id: str = "", **fields: Any) -> Run:
-    run = Run.begin(Run.Started, id or new_id(), history.now, **STARTED | fields)
+    run = Run.begin(Run.Started, id or new_id(), history.now, **BEGUN | fields)
     history.record(run)
     return run
 

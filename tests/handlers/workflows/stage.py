@@ -22,6 +22,7 @@ from handlers.workflows.execution import Execution, Executor
 from handlers.workflows.run import RunWorkflow
 from tests.domain.workflows import golden
 from tests.domain.workflows.golden import Case, World
+from tests.domain.workflows.test_run import STARTED
 from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryEventStore, MemoryLog, MemorySnapshots, MemoryStops
 
@@ -117,23 +118,15 @@ class Stage:
         recorded = RunValues(self.desk.files, self.tenant, person)
         digest = await self.desk.blobs.put(self.tenant, json.dumps(graph.normalised).encode())
         fields: dict[str, Any] = {
+            **STARTED,
             "app": new_id(),
             "mode": graph.mode,
-            "entry": None,
-            "trigger": "app",
             "graph": digest,
             "version": 1,
-            "engine": 1,
             "user": user,
             "inputs": await recorded.put(inputs or {}),
             "system": await recorded.put(system or {}),
             "variables": await recorded.put(variables or {}),
-            "conversation": None,
-            "message": None,
-            "limits": RunLimits(steps=500, seconds=1200.0),
-            "source": None,
-            "tool_call": None,
-            "depth": 0,
             **more,
         }
         metadata = Metadata(new_id(), self.tenant, new_id(), person=person)

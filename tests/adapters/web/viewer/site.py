@@ -321,7 +321,7 @@ class Site:
         workflow.save(self.now, replaces=None, document=digest, graph=digest, file=None, secrets={})
         workflow.publish(self.now, graph=digest, name=words, comment=words)
         await self.record(workflow, new_id())
-        of = runs.STARTED | {"app": app.id, "graph": digest, "version": 1, "user": words}
+        of = runs.BEGUN | {"app": app.id, "graph": digest, "version": 1, "user": words}
         run = Run.begin(Run.Started, new_id(), self.now, **of | {"inputs": {"place": runs.text(words)}})
         run.take(self.now, by="first")
         form, asked = runs.form("ask", self.now + timedelta(days=9)), runs.step(self.now, "ask", "running")

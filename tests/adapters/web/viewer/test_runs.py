@@ -20,7 +20,7 @@ from domain.workflows.workflow import Workflow
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer.site import Site, serving, text_of
 from tests.projections.history import TOKENS
-from tests.projections.runs import STARTED, step, text
+from tests.projections.runs import BEGUN, step, text
 
 EVIL = "<script>alert(1)</script> \u202egnp.exe"
 
@@ -61,7 +61,7 @@ class Works:
     graph: str
 
     async def begun(self, **fields: Any) -> Run:
-        of = STARTED | {"app": self.app.id, "graph": self.graph, "version": 1}
+        of = BEGUN | {"app": self.app.id, "graph": self.graph, "version": 1}
         run = Run.begin(Run.Started, new_id(), self.site.now, **of | fields)
         await self.record(run)
         run.take(self.site.now, by="first")
